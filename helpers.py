@@ -1,0 +1,1260 @@
+"""What the lesson needs and does not teach: data, pictures, devices, runs.
+
+Sections, in the order in which `dlnd_face_generation.ipynb` first needs them:
+settings · getting the data · drawn faces · decoding · pictures · networks · speed · runs.
+"""
+
+import contextlib
+import copy
+import csv
+import hashlib
+import http.client
+import math
+import os
+import pickle
+import shutil
+import stat
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
+
+IMAGE_SIZES = (16, 32, 64, 128, 256)
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+CACHE = Path("cache")
+
+
+# ---------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------
+
+def check_image_size(image_size):
+    """Raise a ValueError unless image_size (pixels) is a power of two from 16 to 256."""
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"image_size = {image_size!r} does not work: the networks halve and double the image, "
+                         f"so it must be one of {', '.join(map(str, IMAGE_SIZES))}.")
+
+
+def check_counts(**counts):
+    """Raise a ValueError that names the first of `counts` that is not a whole number above zero."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} = {value!r} does not work: it must be a whole number of at least 1.")
+
+
+def check_settings(image_size, lr, beta1, max_minutes, **counts):
+    """Check the notebook's settings before anything is fetched or trained; raises ValueError."""
+    check_image_size(image_size)
+    check_counts(**counts)
+    if not 0 < lr < 1:
+        raise ValueError(f"lr = {lr!r} does not work: a learning rate lies between 0 and 1; try 0.0002.")
+    if not 0 <= beta1 < 1:
+        raise ValueError(f"beta1 = {beta1!r} does not work: it must be at least 0 and below 1; try 0.5.")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"max_minutes = {max_minutes!r} does not work: give minutes above 0, or None for no limit.")
+
+
+def progress(*args, **settings):
+    """A tqdm bar on stdout, where a notebook does not paint it red as it does stderr."""
+    return tqdm(*args, file=sys.stdout, mininterval=0.5, **settings)
+
+
+# ---------------------------------------------------------------------------
+# Getting the data
+# ---------------------------------------------------------------------------
+
+# The published archive, whose size is known before the download starts
+PUBLISHED_BYTES = {"2cd4fbba4b618faeb4be18c69da3a68ff6a163057d12ff321cb044fc51f416d3": 247_694_507}
+MAX_UNPACKED_BYTES = 20 * 2**30
+WAY_OUT = 'To go on without it, set data_dir = "drawn".'
+
+
+class DataError(ValueError):
+    """Data that is there but wrong. The message ends with the way out: the drawn faces."""
+
+    def __init__(self, message):
+        super().__init__(f"{message} {WAY_OUT}")
+
+
+class Unreachable(Exception):
+    """The archive could not be fetched, through no fault of the data."""
+
+
+def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64):
+    """Find the faces, say in one line where, and return their folder (a Path).
+
+    In this order: images below `data_dir`; the archive at `url`, unpacked into `data_dir`;
+    `n_drawn` drawn faces. `data_dir="drawn"` chooses the drawn faces outright.
+    Raises DataError when data is there but wrong: no images in the folder, a damaged archive.
+    """
+    if str(data_dir) == "drawn":
+        return _drawn_folder(n_drawn, image_size, 'data_dir = "drawn"')
+    folder = Path(data_dir)
+    if folder.exists():
+        n_images = count_images(folder)
+        print(f"Data: {n_images:,} images found in {folder}.")
+        return folder
+    try:
+        if not url:
+            raise Unreachable("no archive address is set")
+        archive = download(url, CACHE / (sha256 or hashlib.sha256(url.encode()).hexdigest()), sha256)
+    except Unreachable as error:
+        return _drawn_folder(n_drawn, image_size, f"there is no folder {folder}, and {error}")
+    n_images = unpack(archive, folder)
+    archive.unlink()
+    print(f"Data: {n_images:,} images downloaded from {url} into {folder}.")
+    return folder
+
+
+def is_image(path):
+    """Whether `path` names a picture, and not what Finder and zip leave beside them."""
+    path = PurePosixPath(Path(path).as_posix())
+    return (path.suffix.lower() in IMAGE_TYPES and not path.name.startswith(".")
+            and "__MACOSX" not in path.parts)
+
+
+def find_images(folder):
+    """Yield the paths of the images below `folder`, at any depth."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names) if is_image(Path(root, name)))
+
+
+def count_images(folder):
+    """Number of images below `folder`; DataError if it is no folder or there are none."""
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder} is not a folder. data_dir must name a folder of images; "
+                        "for an archive on disk set data_url to its file:// address.")
+    n_images = sum(1 for _ in find_images(folder))
+    if not n_images:
+        raise DataError(f"The folder {Path(folder).resolve().name} ({folder}) holds no images "
+                        f"({', '.join(IMAGE_TYPES)}). Put some into it, or remove it so that the archive is fetched.")
+    return n_images
+
+
+def class_folders(folder):
+    """Class names below `folder` for an ImageFolder: its sub-folders that hold images.
+
+    Images that lie directly in `folder` make it one class, ".", with all that is below it.
+    """
+    count_images(folder)
+    if any(is_image(path) for path in Path(folder).iterdir()):
+        return ["."]
+    return sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and any(find_images(path)))
+
+
+def download(url, path, sha256=None, timeout=15):
+    """Fetch `url` (http, https or file) to `path`, with a progress bar, going on where it stopped.
+
+    Returns the path, once size, zip signature and sha256 are right. Raises Unreachable when the
+    address does not answer and DataError when what it answers is not the archive.
+    """
+    path = Path(path).with_suffix(".zip")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    have = partial.stat().st_size if partial.exists() else 0
+    with contextlib.closing(_open_url(url, have, timeout)) as answer:
+        have, total = _position(answer, have, sha256)
+        _copy(answer, partial, have, total, url)
+    _check_archive(partial, total, sha256, url)
+    os.replace(partial, path)
+    return path
+
+
+def _open_url(url, offset, timeout):
+    """urlopen in a thread of its own: looking up a name can hang for longer than any timeout."""
+    headers = {"User-Agent": "face-generation-lesson"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    outcome = []
+
+    def fetch():
+        try:
+            outcome.append(urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout))
+        except Exception as error:  # handed to the caller below
+            outcome.append(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(timeout + 5)
+    answer = outcome[0] if outcome else TimeoutError("no answer")
+    if isinstance(answer, urllib.error.HTTPError) and answer.code == 416:  # nothing left to send
+        return _open_url(url, 0, timeout)
+    if isinstance(answer, ValueError):
+        raise DataError(f"data_url = {url!r} is not an address: it must start with https://, http:// or file://.")
+    if isinstance(answer, Exception):
+        reason = getattr(answer, "reason", None) or answer
+        raise Unreachable(f"the archive at {url} cannot be reached ({reason})")
+    return answer
+
+
+def _position(answer, have, sha256):
+    """(offset of the first byte in `answer`, bytes of the whole file or None if unknown)."""
+    left = answer.headers.get("Content-Length")
+    if getattr(answer, "status", None) != 206:  # the server starts again from the beginning
+        have = 0
+    return have, have + int(left) if left else PUBLISHED_BYTES.get(sha256)
+
+
+def _copy(answer, partial, have, total, url):
+    """Append `answer` to the file `partial` from byte `have` on; Unreachable if it breaks off."""
+    size = f"{total / 1e6:.0f} MB" if total else "size unknown"
+    print(f"Downloading {url} ({size}).")
+    bar = progress(total=total, initial=have, unit="B", unit_scale=True, desc="download")
+    try:
+        with bar, open(partial, "r+b" if have else "wb") as file:
+            file.seek(have)
+            while block := answer.read(2**18):
+                file.write(block)
+                bar.update(len(block))
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"the download broke off at {bar.n / 1e6:.0f} MB ({error}); "
+                          "run the cell again to go on from there") from error
+    if total and bar.n < total:
+        raise Unreachable(f"the download broke off at {bar.n / 1e6:.0f} of {total / 1e6:.0f} MB; "
+                          "run the cell again to go on from there")
+
+
+def _check_archive(path, total, sha256, url):
+    """DataError unless the file is a zip of `total` bytes with this sha256; a wrong file is removed."""
+    head = path.open("rb").read(512)
+    size = path.stat().st_size
+    total = PUBLISHED_BYTES.get(sha256, total)
+    problem = None
+    if b"<html" in head.lower() or b"<!doctype" in head.lower():
+        problem = ("answers with a web page (HTML) instead of the archive, as a login page or a download "
+                   "quota does. Download the archive in a browser and set data_url to its file:// address.")
+    elif not head.startswith(b"PK"):
+        problem = "is not a zip archive: its first bytes are not a zip file's."
+    elif total and size != total:
+        problem = f"has the wrong size: {size:,} bytes instead of {total:,}. It was removed; try again."
+    elif sha256:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
+            if digest is None:  # Python 3.10
+                digest = hashlib.sha256()
+                while block := file.read(2**20):
+                    digest.update(block)
+        if digest.hexdigest() != sha256.lower():
+            problem = (f"has the wrong sha256, {digest.hexdigest()} instead of {sha256}: it is damaged, or another "
+                       "file. It was removed; try again, or correct data_sha256.")
+    if problem:
+        path.unlink()
+        raise DataError(f"What lies at {url} {problem}")
+
+
+def unpack(archive, folder):
+    """Unpack the images of a zip into `folder` and return how many; all of them or none.
+
+    Left out: `__MACOSX/`, hidden files, whatever is no image, and the needless levels above the
+    images and called "New Folder With Items". Refused, as a DataError: paths that lead outside,
+    links, encrypted entries, and more than MAX_UNPACKED_BYTES.
+    """
+    folder, beside = Path(folder), Path(f"{folder}.unpacking")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as pack:
+            members = [member for member in pack.infolist() if _is_wanted(member)]
+            if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
+                raise DataError(f"The archive would unpack to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB.")
+            top = os.path.commonpath([PurePosixPath(m.filename).parts[0] for m in members]) if members else ""
+            for member in progress(members, desc="unpack", unit="img"):
+                parts = PurePosixPath(member.filename).parts
+                parts = [part for part in parts[parts[0] == top and len(parts) > 1:] if part != "New Folder With Items"]
+                target = beside.joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with pack.open(member) as source, open(target, "xb") as file:
+                    shutil.copyfileobj(source, file)
+        if not members:
+            raise DataError("The archive holds no images.")
+        os.replace(beside, folder)
+    except (zipfile.BadZipFile, FileExistsError, EOFError) as error:
+        raise DataError(f"The archive cannot be unpacked: {error}.") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return len(members)
+
+
+def _is_wanted(member):
+    """Whether to unpack this entry of a zip; DataError if no honest archive would hold it."""
+    name = member.filename
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise DataError(f"The archive was refused: its entry {name!r} leads outside the folder.")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise DataError(f"The archive was refused: its entry {name!r} is a link.")
+    if member.flag_bits & 1:
+        raise DataError(f"The archive was refused: its entry {name!r} is encrypted.")
+    return not member.is_dir() and is_image(name)
+
+
+def _drawn_folder(n, image_size, reason):
+    """Draw `n` faces into a folder, once, as CelebA lays them out: images and a list of attributes."""
+    check_counts(n_drawn=n)
+    size = max(64, image_size)
+    folder = Path("drawn_faces", f"{n}_at_{size}")
+    if not folder.exists():
+        beside = Path(f"{folder}.drawing")
+        shutil.rmtree(beside, ignore_errors=True)
+        (beside / "faces").mkdir(parents=True)
+        with open(beside / "list_attr_celeba.txt", "w", encoding="utf-8") as table, \
+                ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=n, unit="img", desc="drawing") as bar:
+            print(n, " ".join(DRAWN_ATTRIBUTES), sep="\n", file=table)
+            for first in range(0, n, 1000):
+                images, attributes = draw_faces(min(1000, n - first), size, first=first)
+                names = [f"{first + i + 1:06d}.jpg" for i in range(len(images))]
+                list(pool.map(_save_jpeg, images.permute(0, 2, 3, 1).numpy(), [beside / "faces" / name for name in names]))
+                signs = torch.stack([attributes[name] for name in DRAWN_ATTRIBUTES], 1).int() * 2 - 1
+                for name, row in zip(names, signs.tolist()):
+                    print(name, *row, file=table)
+                bar.update(len(images))
+        os.replace(beside, folder)
+    print(f"Data: {n:,} drawn faces in {folder}, because {reason}.")
+    return folder
+
+
+def _save_jpeg(pixels, path):
+    Image.fromarray(pixels).save(path, quality=95, subsampling=0)
+
+
+# ---------------------------------------------------------------------------
+# Drawn faces
+# ---------------------------------------------------------------------------
+
+DRAWN_ATTRIBUTES = (
+    'Male', 'Young', 'Smiling', 'Mouth_Slightly_Open', 'Eyeglasses', 'Heavy_Makeup',
+    'Wearing_Lipstick', 'Rosy_Cheeks', 'Wearing_Earrings', 'Wearing_Hat', 'Black_Hair',
+    'Brown_Hair', 'Blond_Hair', 'Gray_Hair', 'Bald', 'Receding_Hairline', 'Bangs',
+    'Straight_Hair', 'Wavy_Hair', 'Bushy_Eyebrows', 'No_Beard', 'Mustache', 'Goatee')
+
+# Skin tones: edges of six bands of the typology angle; angle, L*, a*, b* of seven skins
+ITA_EDGES = 65, 55, 41, 28, 10, -30, -62
+ITA_SKINS = np.array([(-65, 27, 9, 10.5), (-50, 34, 11, 14), (-10, 46.5, 13, 19),
+                      (19, 56, 12, 18), (35, 62, 11, 17), (48, 67, 9, 15), (65, 73, 7, 11)])
+HAIR_RGB = dict(Black_Hair=(.10, .08, .08), Brown_Hair=(.33, .21, .13),
+                Blond_Hair=(.80, .63, .38), Red_Hair=(.56, .25, .11), Gray_Hair=(.70, .69, .68))
+IRIS_RGB = ((.20, .11, .06), (.30, .17, .08), (.36, .34, .16), (.28, .44, .30), (.30, .47, .62),
+            (.45, .53, .58))
+LIP_RGB = ((.72, .10, .16), (.80, .27, .36), (.60, .10, .25), (.74, .36, .34), (.84, .32, .25),
+           (.45, .10, .17))
+LID_RGB = (.35, .20, .18), (.30, .22, .34), (.25, .28, .35), (.45, .30, .20), (.16, .13, .14)
+CLOTH_RGB = ((.13, .14, .18), (.85, .84, .82), (.20, .28, .45), (.55, .16, .18), (.25, .40, .33),
+             (.62, .50, .36), (.45, .47, .52), (.60, .45, .62))
+FRAME_RGB = (.05, .05, .06), (.22, .12, .07), (.6, .55, .45), (.3, .1, .12)
+
+# The hills of a face: centre below the eye line, widths, height, occlusion
+RELIEF = ((0, .12, .062, .16, .033, 0), (.23, -.14, .17, .06, .027, 0),
+          (.17, -.03, .09, .07, -.015, .12), (.34, .24, .17, .13, .042, -.02),
+          (0, .66, .14, .035, -.018, .12), (0, .77, .14, .09, .03, -.02),
+          (0, -.38, .30, .16, .03, -.03), (.13, .42, .06, .08, -.006, .03),
+          (0, .43, .025, .04, -.006, .06), (.085, .10, .032, .12, 0, .09))
+WARM, COOL, EYE_WHITE, LIP_TINT, GOLD, DARK, WHITE = (
+    torch.tensor(c).view(3, 1, 1) for c in (
+        (1., .91, .87), (.1, .9, .8), (.97, .95, .93), (.90, .64, .63), (.85, .68, .35),
+        (.07, .05, .05), (1., 1., 1.)))
+CHUNK_PIXELS = 64 * 64 ** 2  # what the cache holds
+
+
+class _Chance:
+    """Deals out the columns of one table of uniforms, a row per person."""
+
+    def __init__(self, table, fixed):
+        self.columns, self.fixed = iter(table.T), fixed
+
+    def uniform(self, low=0., high=1.):
+        return low + (high - low) * next(self.columns)
+
+    def bell(self, mean, width):
+        """A triangular bell on mean +- width."""
+        return mean + width * (next(self.columns) + next(self.columns) - 1)
+
+    def flag(self, name, p):
+        """True with probability p, unless the attribute is settled."""
+        drawn = next(self.columns) < p
+        return np.full_like(drawn, bool(self.fixed.get(name))) if name in self.fixed else drawn
+
+    def choice(self, weights, names=()):
+        """One option by weight, wishes first; a lost option moves nobody else."""
+        wish = [(name in self.fixed) * (2000 * bool(self.fixed.get(name)) - 1000)
+                for name in names] or [0] * len(weights)
+        scores = [np.log(w + 1e-9) - np.log(-np.log(next(self.columns) + 1e-12)) + extra
+                  for w, extra in zip(weights, wish)]
+        return np.argmax(scores, axis=0)
+
+    def rgb(self, colours, width=.3):
+        """Colours, one a person, made lighter or darker and tinged."""
+        tinge = np.stack([self.bell(1, .06) for _ in range(3)], 1)
+        return (colours * tinge * self.bell(1, width)[:, None]).clip(.02, 1)
+
+    def pick(self, palette):
+        return np.array(palette)[(self.uniform() * len(palette)).astype(int)]
+
+
+def _skin_rgb(ita):
+    """Skin of a typology angle, from CIE L*a*b* (D65) to sRGB."""
+    light, a, b = (np.interp(ita, ITA_SKINS[:, 0], ITA_SKINS[:, k]) for k in (1, 2, 3))
+    f = np.stack([(light + 16) / 116 + a / 500, (light + 16) / 116, (light + 16) / 116 - b / 200])
+    xyz = np.where(f > 6 / 29, f ** 3, (f - 4 / 29) * 108 / 841) * [[.9505], [1], [1.089]]
+    to_rgb = [[3.2406, -1.5372, -.4986], [-.9689, 1.8758, .0415], [.0557, -.2040, 1.057]]
+    rgb = np.array(to_rgb) @ xyz
+    return np.where(rgb > .0031308, 1.055 * rgb.clip(.003) ** (1 / 2.4) - .055, 12.92 * rgb).T
+
+
+def _imagine_people(c):
+    """Who they are, with the loose ties attributes have among people."""
+    a = dict(ita=np.interp(6 * c.uniform(), range(7), ITA_EDGES))
+    pale = np.interp(a['ita'], [-20, 50], [0, 1])
+
+    def flag(name, p):
+        a[name] = c.flag(name, p)
+        return a[name]
+
+    male = flag('Male', .46)
+    young = flag('Young', np.where(male, .69, .81))
+    flag('Mouth_Slightly_Open', np.where(flag('Smiling', np.where(male, .42, .54)), .75, .18))
+    flag('Eyeglasses', np.where(young, .06, .19))
+    heavy = flag('Heavy_Makeup', np.where(male, .02, .56 + .14 * young))
+    told = 'Heavy_Makeup' in c.fixed  # then lipstick follows
+    flag('Wearing_Lipstick', heavy * 1. if told else np.where(heavy, .95, .12 * ~male))
+    flag('Rosy_Cheeks', np.where(heavy, .25, .05))
+    flag('Wearing_Earrings', np.where(male, .03, .36))
+    flag('Wearing_Hat', .05)
+    flag('Bushy_Eyebrows', np.where(male, .25, .06))
+
+    haired = any(c.fixed.get(k) for k in (
+        *HAIR_RGB, 'Bangs', 'Straight_Hair', 'Wavy_Hair', 'Receding_Hairline'))
+    bald = flag('Bald', (not haired) * np.where(male, np.where(young, .03, .2), .002))
+    receding = flag('Receding_Hairline', np.where(male, np.where(young, .06, .35), .02))
+    a['Bangs'] = flag('Bangs', np.where(male, .07, .20) * ~receding) & ~bald
+    a['Receding_Hairline'] = receding & ~bald & ~a['Bangs']
+    a['hue'] = c.choice([1.1 - .8 * pale, .2 + .35 * pale, .01 + .34 * pale ** 2, .01 + .05 * pale,
+                         np.where(young, .005, .7)], HAIR_RGB)
+    a.update({name: (a['hue'] == k) & ~bald for k, name in enumerate(HAIR_RGB)})
+    style = c.choice([np.where(male, m, f) for m, f in (  # short, bob, long, tied, afro
+        (.84, .10), (.02, .20), (.07, .50), (.01, .14))] + [.06 * (1.4 - pale)])
+    straight = c.fixed.get('Straight_Hair')
+    p = np.where(male, .25, .5) + (style == 4) if straight is None else 1 - bool(straight)
+    a['Wavy_Hair'] = flag('Wavy_Hair', p) & ~bald
+    a['Straight_Hair'] = ~a['Wavy_Hair'] & ~bald
+    a['style'] = np.where((style == 4) & a['Straight_Hair'], 0, style)
+
+    full = .15 * bool(c.fixed.get('Mustache', True))  # it has a moustache
+    beard = c.choice([np.where(male, w, w == .5) for w in (.50, .18, .07, .10, full)],
+                     ['No_Beard', '', 'Mustache', 'Goatee', ''])
+    a['beard'] = beard  # none, stubble, moustache, goatee, full
+    a.update(No_Beard=beard == 0, Mustache=(beard == 2) | (beard == 4), Goatee=beard == 3)
+    return a
+
+
+def _imagine_features(c, a):
+    """Pose and face, in units of about half the picture."""
+    male, old, smile = a['Male'] * 1., ~a['Young'] * 1., a['Smiling'] * 1.
+    return dict(
+        yaw=c.bell(0, .55), roll=c.bell(0, .14), pitch=c.bell(0, .3), zoom=c.bell(1.12, .13),
+        dx=c.bell(0, .07), dy=c.bell(.11, .06), wide=c.bell(.575 + .015 * male, .05),
+        up=c.bell(.76, .05), low=c.bell(.79 + .05 * male, .06), jaw=c.bell(.4 + .3 * male, .3),
+        taper=c.bell(.07 - .06 * male, .06), neck=c.bell(.31 + .09 * male, .04),
+        eye_x=c.bell(.245, .02), eye_w=c.bell(.14 - .006 * male, .014), gaze=c.bell(0, .03),
+        eye_h=c.bell(.066 - .009 * male - .006 * old - .008 * smile, .014),
+        tilt=c.bell(.008, .022), iris_r=c.bell(.062, .004),
+        brow_y=c.bell(-.162 + .016 * male, .025), brow_arch=c.bell(.035 - .015 * male, .02),
+        brow_t=c.bell(.024 + .008 * male, .008) + .011 * a['Bushy_Eyebrows'],
+        brow_tilt=c.bell(.002, .018), nose_w=c.bell(.085 + .008 * male - .0002 * a['ita'], .018),
+        nose_y=c.bell(.30, .035), nose_h=c.bell(1, .35), mouth_y=c.bell(.52, .03),
+        mouth_w=c.bell(.185, .02) + .05 * smile, lift=c.bell(.02, .014) + .05 * smile,
+        lip=c.bell(1.05 - .15 * male - .15 * old - .003 * a['ita'], .25),
+        gape=a['Mouth_Slightly_Open'] * c.bell(.045 + .025 * smile, .02), smile=smile,
+        age=old * c.uniform(.55, 1), freckles=c.uniform(-8, 1).clip(0) * (a['ita'] > 35),
+        frame_w=c.bell(.185, .025), frame_h=c.bell(.125, .035), frame_t=c.uniform(.008, .028),
+        shades=c.uniform() < .18, hoop=c.uniform(.02, .07), strength=c.uniform(.65, 1))
+
+
+def _imagine_hair(c, a):
+    """The cut: outline, opening for the face, part and curl."""
+    style, wavy = a['style'], a['Wavy_Hair']
+    cut = lambda *each: np.choose(style, each)
+    return dict(
+        side=cut(.012, .12, .10, .015, .24) + cut(.4, 1, 1, 1, 1) * c.uniform(0, .05) + .03 * wavy,
+        top=cut(.06, .10, .09, .03, .22) + c.uniform(0, .09),
+        length=cut(0, .72, 1.9, .1, .55) + c.uniform(-.04, .1),
+        flare=cut(0, .04, .08, 0, 0) + c.bell(0, .08) * (style == 2),
+        wave=wavy * c.uniform(.5, 1), part=c.bell(0, 1), skew=c.bell(0, .35) * ~a['Bangs'],
+        square=(cut(.55, .5, .3, .4, .6) * c.uniform(.6, 1.2)).clip(0, 1),
+        open_x=cut(.56, .50, .50, .60, .57) + c.bell(0, .03),
+        open_y=np.where(a['Bangs'], .235, cut(.52, .46, .46, .46, .46))
+        + .10 * a['Receding_Hairline'] + c.bell(0, .04),
+        curl=cut(0, 0, 0, 0, 1.) + .3 * wavy * (style == 0))
+
+
+def _imagine_colours(c, a):
+    """Pigments, light and surroundings; colours are (n, 3)."""
+    ita, warm, angle, high = a['ita'], c.bell(.04, .07), c.bell(0, 1.15), c.bell(.42, .35)
+    iris = (c.uniform(-3.5, 3) + np.interp(ita, [0, 60], [-2.5, 3])).clip(0, 5.9).astype(int)
+    tint = np.stack([c.uniform(low, 1) for low in (.72, .72, .65)], 1)
+    exposure = c.bell(1.24, .12) - .0013 * ita  # as a photographer would
+    return dict(
+        skin=_skin_rgb(ita) * c.bell(1, .04)[:, None],
+        hair=c.rgb(np.array(list(HAIR_RGB.values()))[a['hue']], .22),
+        iris=c.rgb(np.array(IRIS_RGB)[iris], .2), lipstick=c.rgb(c.pick(LIP_RGB), .15),
+        lid=c.pick(LID_RGB), cloth=c.rgb(c.pick(CLOTH_RGB)), hat=c.rgb(c.pick(CLOTH_RGB)),
+        frame=c.rgb(c.pick(FRAME_RGB)),
+        light=np.stack([1 + warm, np.ones_like(warm), 1 - warm], 1) * exposure[:, None],
+        lx=np.sin(angle) * np.cos(high), ly=-np.sin(high), lz=np.cos(angle) * np.cos(high),
+        ambient=c.bell(.40, .2), gloss=c.bell(.34, .2), back_x=c.bell(0, .5),
+        back_y=c.bell(-.1, .4), blobs=c.uniform(0, .32), coarse=(24 * c.uniform()).astype(int),
+        fine=(24 * c.uniform()).astype(int),
+        back=(tint * c.uniform(.1, 1.15)[:, None]).clip(0, .96),
+        back2=tint ** .5 * c.uniform(.1, 1)[:, None])
+
+
+def imagine_faces(n, seed=0, **fixed):
+    """The attributes and latent parameters of n people, one row each.
+
+    The first people are the same whatever n.  A keyword such as Heavy_Makeup=True
+    settles an attribute for all and leaves the rest of each person; where wishes
+    contradict each other, the attributes tell what is drawn.
+    """
+    unknown = sorted(set(fixed) - set(DRAWN_ATTRIBUTES))
+    if unknown:
+        raise ValueError(f'unknown attributes {unknown}; known are {", ".join(DRAWN_ATTRIBUTES)}')
+    chance = _Chance(np.random.default_rng(seed).random((n, 200)), fixed)
+    faces = _imagine_people(chance)
+    for imagine in _imagine_features, _imagine_hair, _imagine_colours:
+        faces.update(imagine(chance, faces))
+    return faces
+
+
+@lru_cache(4)
+def _noise_tiles(size):
+    """Smooth random tiles, coarse and fine, that all faces share."""
+    rng = np.random.default_rng(7)
+    grids = [torch.from_numpy(rng.standard_normal((24, 1, k, k), np.float32)) for k in (7, 44)]
+    return [F.interpolate(g, (size, size), mode='bicubic', align_corners=True)[:, 0] for g in grids]
+
+
+def _within(d, soft):
+    """Antialiased mask of the region where the distance d is negative."""
+    return (.5 - d / soft).clamp_(0, 1)
+
+
+def _bump(x, y, sx, sy):
+    """A Gaussian hill of unit height."""
+    return ((x / sx).square() + (y / sy).square()).neg_().exp_()
+
+
+def _ridge(d, width):
+    return (d / width).square_().neg_().exp_()
+
+
+def _blend(v, colour, mask):
+    """Paint a colour through a mask, in place."""
+    v.img.lerp_(colour, mask[:, None])
+
+
+def _rows(v, top, bottom):
+    """Views of the maps on a band of rows, given in face units, with a margin."""
+    size = v.img.shape[-1]
+    cut = slice(*(int(min(max(t * .56 + .445, 0), 1) * size) for t in (top - .16, bottom + .16)))
+    return SimpleNamespace(**{k: m[..., cut, :] if m.shape[-2] == size else m
+                              for k, m in vars(v).items()})
+
+
+def _optional(paint, v, p, has, *band):
+    """Paint a part on only those faces, and rows, that have it."""
+    keep, v = has.flatten().nonzero()[:, 0], _rows(v, *band) if band else v
+    if len(keep):
+        part = SimpleNamespace(**{k: m if len(m) == 1 else m[keep] for k, m in vars(v).items()})
+        paint(part, SimpleNamespace(**{k: m[keep] for k, m in vars(p).items()}))
+        v.img[keep] = part.img
+
+
+def _maps(p, size):
+    """Pixel maps: head coordinates x, y and, round the turned head, face u, w."""
+    t = (torch.arange(size) + .5) * 2 / size - 1
+    gx, gy = t - p.dx, t[:, None] + p.dy
+    x = (gx * p.roll.cos() + gy * p.roll.sin()) / p.zoom
+    y = (gy * p.roll.cos() - gx * p.roll.sin()) / p.zoom
+    ry = torch.where(y > 0, y / p.low, y / p.up)
+    below = ry.clamp(0, 1.2)
+    rx = (x - .12 * p.yaw * below) / (p.wide * (1 - p.taper * below))
+    r2 = rx.square() + ry.square() * (1 - p.jaw + p.jaw * ry.abs())
+    nz = (1 - r2).clamp_(min=.02).sqrt_()
+    u = p.wide * (rx * p.yaw.cos() - nz * p.yaw.sin())
+    coarse, fine = (tiles[k.flatten()] for tiles, k in zip(_noise_tiles(size), (p.coarse, p.fine)))
+    mix = (.5 + p.back_x * gx + p.back_y * gy + p.blobs * coarse).clamp_(0, 1)[:, None]
+    px = 2 / size / p.zoom
+    return SimpleNamespace(
+        img=p.back + (p.back2 - p.back) * mix, px=px, x=x, y=y, rx=rx, ry=ry, r2=r2, nz=nz, u=u,
+        w=y + .12 * p.pitch * (nz - .5), au=u.abs(), sign=u.sign(), coarse=coarse, fine=fine,
+        head=_within((r2.sqrt() - 1) * .6, px), vignette=1.12 - .11 * (gx.square() + gy.square()))
+
+
+def _hair(v, p):
+    """Outline, opening for the face, and shaded colour of the hair."""
+    down = v.y.clamp(min=0)
+    sway = (v.y * 9 + 4 * p.part + 2 * v.coarse).sin_() * p.wave
+    hx = v.x / (p.wide + p.side + p.flare * down + .03 * sway * down.clamp(max=1))
+    hy = v.y.clamp(max=0) / (p.up + p.top)
+    r2 = hx.square() + hy.square() - .35 * (hx * hy).square()
+    flow = hx * 20 + 1.6 * sway + 2.6 * v.coarse + .2 * v.fine
+    strand = (.22 * flow.sin() + .3 * (flow * 2.3 + 5 * p.part).sin_() + .4 * (flow * .37).sin_()
+              + (.22 + .5 * p.curl) * v.fine)
+    rough = .005 * strand + .03 * p.curl * v.fine + .01 * v.coarse
+    edge = torch.maximum((r2.sqrt() - 1) * .65 + rough, v.y - p.length - .06 * strand)
+    ox = ((v.u - .1 * p.part) / p.open_x).square()
+    oy = ((v.w + p.skew * v.u).clamp(max=0) / p.open_y).square()
+    opening = (ox + oy - p.square * ox * oy * ((ox < 1) & (oy < 1)) - 1 + .05 * strand) * .25
+    dome = .8 * (hx * p.lx + hy * p.ly) + (1 - r2).clamp_(min=0).sqrt_() * p.lz
+    sheen = _bump(hy + .55 + .05 * strand, hx - p.lx, .16, .8) * (1 - p.curl)
+    tone = (.42 + .42 * dome.clamp(min=-.3) + .20 * strand + .35 * sheen).clamp_(.05, 1.5)
+    colour = p.hair * (.25 + .85 * tone[:, None]) + .12 * sheen[:, None]
+    return _within(edge, v.px + .04 * p.curl) * (1 - p.Bald), opening, colour * (p.light * .5 + .45)
+
+
+def _paint_front_hair(v, p, mask, opening, colour):
+    """Hair round the face, with its shadow on the brow."""
+    cast = _within(-opening - .03, .12) * v.head * _within(v.w, .3)
+    _blend(v, p.skin * .4, .4 * cast * (1 - p.Bald))
+    short = p.length < .2
+    fade = _within(v.w - p.length, .04 + .2 * short)
+    _blend(v, colour, mask * fade * _within(-opening, .05 + .05 * short))
+
+
+def _paint_body(v, p):
+    """Neck in the shadow of the chin, clothes, and ears, the far one narrower."""
+    side, out, far = v.x / p.neck, v.x.abs() - p.wide, v.x.sign()
+    tone = .80 + .25 * side * p.lx - .2 * side.square()
+    tone = tone - .36 * _bump(v.x + .1 * p.lx, v.y - p.low, .5, .17)
+    neck = _within(side.abs() * p.neck - p.neck - .35 * (v.y - 1).clamp(min=0), v.px) * (v.y > .3)
+    _blend(v, p.skin * p.light * WARM * tone.clamp(.25, 1)[:, None], neck)
+    collar = .92 + .28 * v.x.abs() + .16 * _bump(v.x, v.y - 1.1, .22, .4)
+    shade = .72 + .22 * v.x * p.lx + .10 * v.coarse
+    _blend(v, p.cloth * p.light * shade[:, None], _within(collar - v.y, 1.5 * v.px))
+    ex, ey = out / (.085 * (1 - far * p.yaw * 1.6).clamp(.2, 1.2)), (v.y - .12 + .1 * out) / .17
+    tone = .78 + .3 * far * p.lx - .35 * _bump(ex - .3, ey, .35, .6)
+    ear = _within(((ex.square() + ey.square()).sqrt() - 1) * .08, v.px)
+    _blend(v, p.skin * p.light * WARM * tone[:, None], ear)
+
+
+def _paint_head(v, p):
+    """The head under one light, its relief tilting the normals."""
+    v.lam = (v.rx * p.lx + v.ry * p.ly) * (.5 + .5 * v.r2.clamp(max=1)) + v.nz * p.lz
+    v.dark = (v.r2 - .45).clamp_(0, .6) * .35
+    for cx, cy, sx, sy, height, dark in RELIEF:
+        r = _rows(v, cy - 2 * sy, cy + 2 * sy)
+        dx, dy, lx = (r.au - cx, r.w - cy, r.sign * p.lx) if cx else (r.u, r.w - cy, p.lx)
+        hill = _bump(dx, dy, sx, sy)
+        r.lam += 2 * height * hill * (dx * lx / sx ** 2 + dy * p.ly / sy ** 2)
+        r.dark += dark * hill
+    _shape_nose(_rows(v, 0, .6), p)
+    _shape_age(_rows(v, -.45, .25), p)
+    tone = p.ambient + (1.08 - p.ambient) * (v.lam * .75 + .25).clamp_(0, 1.3)
+    tone = (tone * (1 - v.dark) + .012 * v.fine)[:, None]
+    blush = _bump(v.au - .35, v.w - .25 + .3 * (v.au - .35), .17, .12)
+    blush *= .07 + .13 * p.Rosy_Cheeks + .13 * p.Heavy_Makeup * p.strength
+    spots = .4 * (v.fine - 1).clamp_(0, 1) * p.freckles * _bump(v.au - .2, v.w - .2, .28, .14)
+    skin = p.skin * p.light * tone * (WARM + (1 - WARM) * tone.clamp(max=1))  # shadows glow
+    gloss = 2.2 * p.gloss * (v.lam - .72).clamp_(0, .6).square_()
+    _blend(v, skin * (1 - (blush + spots)[:, None] * COOL) + gloss[:, None] * p.light, v.head)
+
+
+def _shape_nose(r, p):
+    """Nose with wings, nostrils and cast shadow, and the smile folds."""
+    cx, cy, nw = r.u - .09 * p.yaw, r.w - p.nose_y, p.nose_w
+    ax = cx.abs()
+    ball, wing = _bump(cx, cy, nw * .8, .065), _bump(ax - nw, cy - .015, .042, .045)
+    r.lam += p.nose_h * ball * (5.6 * cx * p.lx + 6.7 * cy * p.ly)
+    r.lam += p.nose_h * wing * (6.7 * (ax - nw) * r.sign * p.lx + 6 * cy * p.ly)
+    r.lam += .16 * _bump(cx, cy + .02, .035, .035)
+    r.dark += .55 * _bump(ax - nw * .55, cy - .048, .027, .016)
+    r.dark += .27 * _bump(cx + .05 * p.lx, cy - .085, nw * 1.3, .03)
+    r.dark += .22 * _bump(ax - nw * 1.38, cy - .01, .018, .04)
+    t = ((cy + .02) / (p.mouth_y - p.nose_y + .06)).clamp(0, 1)
+    fold = r.au - nw * 1.35 - (p.mouth_w - .08) * t
+    deep = (.13 * p.smile + .17 * p.age + .03) * (1 - (2 * t - 1).square())
+    r.dark += deep * _ridge(fold, .034)
+    r.lam += deep * .35 * _ridge(fold - .05, .04)
+
+
+def _shape_age(r, p):
+    """Forehead lines, crow's feet and bags under the eyes."""
+    lines = (75 * r.w + 9 * r.u.square() + r.coarse).sin_().clamp_(min=0)
+    feet = (70 * r.w + 20 * r.au).sin_().clamp_(min=0)
+    bag = _bump(r.au - .235, r.w - .105 + 1.8 * (r.au - .235).square(), .11, .018)
+    r.dark += p.age * (.13 * lines * _bump(r.u, r.w + .33, .3, .09)
+                       + .16 * feet * _bump(r.au - .44, r.w - .01, .05, .07))
+    r.dark += (.07 + .20 * p.age) * bag
+
+
+def _paint_eyes(v, p):
+    """Lids, eyeball, iris and lashes, both sides at once."""
+    ex = (v.au - p.eye_x) / p.eye_w
+    ey, bow = v.w + p.tilt * ex, (1 - ex.square()).clamp_(min=0)
+    upper = ey + p.eye_h * bow * (1.1 + .15 * ex)  # height below the upper lid
+    lower = ey - p.eye_h * bow * (.62 - .12 * p.smile)
+    made, beyond = p.Heavy_Makeup * p.strength, (ex.abs() - 1).clamp(min=0)
+    shadow = .75 * made * (ey < 0) * _bump(ex, upper + .035, .95, .045)
+    _blend(v, p.lid * (.5 + .5 * p.skin), shadow)
+    crease = _bump(upper + .038, ex - .1, .011, .8)
+    _blend(v, p.skin * .45, crease * (.45 + .2 * p.age) * (1 - .4 * made))
+    hole = _within(torch.maximum(-upper, lower) + .3 * beyond, v.px) * (bow > 0)
+    white = .92 - .25 * _ridge(upper, .03) - .18 * ex.square()
+    _blend(v, white.clamp_(min=.3)[:, None] * (.5 + .42 * p.light) * EYE_WHITE, hole)
+    ix, iy = v.au - p.eye_x - v.sign * p.gaze, ey + .006
+    rad = (ix.square() + iy.square()).sqrt_() / p.iris_r
+    glow = (1 + .6 * (iy / p.iris_r).clamp(-1, 1) - (rad - .75).clamp(0, 1)).clamp_(.6, 1.65)
+    _blend(v, p.iris * glow[:, None], hole * _within((rad - 1) * p.iris_r, 1.5 * v.px))
+    _blend(v, p.iris * .12, hole * _within((rad - .46) * p.iris_r, v.px))
+    _blend(v, WHITE, .95 * hole * _bump(ix * v.sign - .022 * p.lx.sign(), iy + .02, .014, .014))
+    lash = (upper + .06 * made * (ex - .9).clamp(min=0) + .06 * beyond).abs()
+    lash = lash - .009 - .004 * (ex > 0) - made * (.009 + .006 * ex)
+    lash = _within(lash, v.px) * _within((ex.abs() - 1.02 - .1 * made) * .1, v.px)
+    _blend(v, DARK, lash * (.72 + .2 * made - .12 * p.Male))
+    _blend(v, p.skin * .4, _bump(lower, ex, .010, .75) * (.35 + .4 * made))
+
+
+def _paint_brows(v, p):
+    """Tapering brows with a little grain."""
+    bx = (v.au - p.eye_x - .01) / .165
+    dy = v.w - p.brow_y + p.brow_arch * (1 - .55 * (bx - .25).square()) - p.brow_tilt * bx
+    mask = 1.6 - 1.5 * (dy / p.brow_t / (1.05 - .4 * bx.clamp(-1, 1))).square()
+    grain = (.68 + .1 * v.fine).clamp_(0, .9) * _within((bx.abs() - 1) * .12, .09)
+    _blend(v, p.hair * .38 + .02, mask.clamp_(0, 1) * grain * (.75 + .25 * p.Bushy_Eyebrows))
+
+
+def _paint_beard(v, p):
+    """Stubble, moustache, goatee or full beard, by kind."""
+    lip = ((v.u / 1.1 / p.mouth_w).square() + ((v.w - p.mouth_y - .03) / .095).square()).sqrt_()
+    full = .49 - v.w - 1.25 * (v.au - .22).clamp(min=0) + .02 * v.fine
+    full = torch.maximum(full, .06 * (1 - lip))
+    tash = v.w - p.mouth_y + .085 - .25 * v.u.square() - .012 * v.fine
+    tash = torch.maximum(tash.abs() - .045 + .6 * v.u.square(), v.au - p.mouth_w * 1.1)
+    chin = (v.u.square() / .03 + ((v.w - .74) / .15).square()).sqrt_() - 1
+    chin = .1 * torch.maximum(chin, 1 - lip)
+    d = torch.where(p.beard == 2, tash, torch.where(p.beard == 3, chin, torch.minimum(full, tash)))
+    depth = torch.where(p.beard == 1, .34, .88) * (1 + .16 * v.fine)
+    tone = .42 + .3 * v.lam.clamp(0, 1) + .06 * v.fine
+    _blend(v, p.hair * p.light * tone[:, None], _within(d, .05) * depth.clamp_(0, .95) * v.head)
+
+
+def _paint_mouth(v, p):
+    """Lips, and teeth or the dark between them."""
+    mx = v.u / p.mouth_w
+    bow, stick = (1 - mx.square()).clamp_(min=0), p.Wearing_Lipstick
+    y, gap = v.w - p.mouth_y + p.lift * (mx.square() - .35), p.gape * bow
+    top = -.05 * p.lip * bow * (1.05 - .28 * _ridge(mx, .16)) - .3 * gap
+    bottom = .068 * p.lip * bow + .7 * gap
+    lips = (p.skin * LIP_TINT).lerp(p.lipstick * (.6 + .4 * p.skin),
+                                    (stick * (.55 + .35 * p.strength))[:, None])
+    lips = lips * p.light * (.74 + .22 * (y > 0))[:, None]
+    gloss = _bump(mx + .2 * p.lx, y - bottom * .55, .4, .014) * (.12 + .14 * stick)
+    body = _within(torch.maximum(top - y, y - bottom), 1.3 * v.px) * (bow > 0)
+    _blend(v, lips + gloss[:, None], body * (.88 + .1 * stick))
+    inner = torch.maximum(-.3 * gap - y, y - .7 * gap)
+    line = _within(inner.abs() - .006, 1.5 * v.px) * _within((mx.abs() - 1) * .15, 2 * v.px)
+    _blend(v, p.skin * .3 * LIP_TINT, .75 * line)
+    hole = _within(inner, v.px) * (p.gape > 0) * (bow > 0)
+    _blend(v, DARK * 1.6, hole)
+    teeth = _within(y - (.34 + .3 * p.smile) * gap, v.px) * _within(mx.abs() - .86, .15)
+    ivory = EYE_WHITE * (.45 + .45 * p.light) * (.9 - .35 * mx.square())[:, None]
+    _blend(v, ivory, hole * teeth * (.45 + .5 * p.smile))
+
+
+def _paint_glasses(v, p):
+    """Two lenses, clear or dark, with rims, bridge and arms."""
+    inner = v.au - p.eye_x - .01
+    gx, gy = inner / p.frame_w, (v.w - .03) / p.frame_h
+    d = .14 * ((gx.square().square_() + gy.square().square_()).sqrt_().sqrt_() - 1)
+    bridge = torch.maximum((v.w + .01).abs(), inner + p.frame_w)
+    arm = torch.maximum((v.w + .02).abs(), p.frame_w - inner) + 9 * (v.x.abs() > p.wide + .02)
+    rim = torch.minimum(torch.minimum(d.abs(), bridge), arm) - p.frame_t
+    lens, glare = _within(d, v.px), (9 * (v.u - v.w) + 2 * p.part).sin_().clamp_(min=0)
+    _blend(v, p.frame * .4, lens * p.shades * (.97 - .08 * gy).clamp_(0, .98))
+    _blend(v, WHITE, .16 * lens * glare)
+    _blend(v, p.skin * .4, .25 * _bump(gy - 1.15, gx, .12, .8))
+    _blend(v, p.frame * (.8 + .3 * p.light), _within(rim, v.px))
+
+
+def _paint_earrings(v, p):
+    """Studs or hoops below the ears."""
+    dx, dy = v.x.abs() - p.wide + .005, v.y - .27 - p.hoop
+    ring = ((dx.square() + dy.square()).sqrt_() - p.hoop).abs() - .012 - .012 * (p.hoop < .03)
+    _blend(v, GOLD * (.75 + p.light * (.25 + .15 * v.fine[:, None])), _within(ring, v.px))
+
+
+def _paint_hat(v, p):
+    """A knitted hat down to the forehead."""
+    r = ((v.x / (p.wide + .07)).square() + ((v.y + .2) / (p.up - .06)).square()).sqrt_()
+    brim = v.w + .36 + .1 * v.u.square()
+    tone = .55 + .35 * (v.x * p.lx + (1 - r).clamp(min=0)) + .06 * (60 * v.x).sin_()
+    tone = tone - .2 * _ridge(brim + .13, .015)
+    _blend(v, p.skin * .35, .5 * _ridge(brim - .02, .04) * v.head)
+    _blend(v, p.hat * p.light * tone[:, None], _within(torch.maximum((r - 1) * .6, brim), v.px))
+
+
+def _paint(p, size):
+    """One chunk of portraits, back to front."""
+    v = _maps(p, size)
+    mask, opening, colour = _hair(v, p)
+    _blend(v, colour * .55, mask)  # what hangs behind
+    _paint_body(v, p)
+    _paint_head(v, p)
+    _optional(_paint_beard, v, p, p.beard, 0, .95)
+    _paint_mouth(_rows(v, .38, .72), p)
+    _paint_eyes(_rows(v, -.2, .14), p)
+    _paint_brows(_rows(v, -.26, -.06), p)
+    _paint_front_hair(v, p, mask, opening, colour)
+    _optional(_paint_hat, v, p, p.Wearing_Hat)
+    _optional(_paint_glasses, v, p, p.Eyeglasses, -.15, .22)
+    _optional(_paint_earrings, v, p, p.Wearing_Earrings, .15, .5)
+    return ((v.img * v.vignette[:, None] - .035) * 255 + .5).clamp_(0, 255).to(torch.uint8)
+
+
+def draw_faces(n, size=64, seed=0, first=0, **fixed):
+    """Portraits of n people, from number `first` on, and their attributes.
+
+    Returns uint8 images (n, 3, size, size) and a dict of bool tensors; keywords
+    settle attributes as for imagine_faces.
+    """
+    faces = {k: torch.from_numpy(np.ascontiguousarray(a[first:]))
+             for k, a in imagine_faces(first + n, seed, **fixed).items()}
+    images = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    chunk = max(1, CHUNK_PIXELS // size ** 2)
+    with torch.inference_mode():
+        for k in range(0, n, chunk):
+            p = {name: a[k:k + chunk, ..., None, None] for name, a in faces.items()}
+            p = {name: a if a.dtype == torch.int64 else a.float() for name, a in p.items()}
+            images[k:k + chunk] = _paint(SimpleNamespace(**p), size)
+    return images, {name: faces[name] for name in DRAWN_ATTRIBUTES}
+
+
+# ---------------------------------------------------------------------------
+# Decoding, once
+# ---------------------------------------------------------------------------
+
+class DecodedFaces(torch.utils.data.Dataset):
+    """An image folder whose pictures have been decoded and transformed once.
+
+    `images`: uint8 (n, 3, S, S), memory-mapped, so that it need not fit into memory;
+    `labels`: int64 (n,); `flip`: mirror every other image, at random, as it is served.
+    A list of indices gives a whole batch: images float32 (B, 3, S, S) in [0, 1], labels (B,).
+    """
+
+    def __init__(self, images, labels, classes, flip=False):
+        self.images, self.labels, self.classes, self.flip = images, labels, classes, flip
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices):
+        images = self.images[indices]
+        if self.flip:
+            mirrored = torch.rand(len(images)) < 0.5
+            images[mirrored] = images[mirrored].flip(-1)
+        return images.float() / 255, self.labels[indices]
+
+
+def decode_once(dataset, flip=False):
+    """Decode an ImageFolder, whose transform ends in ToTensor, into DecodedFaces.
+
+    The pixels are kept under `cache/` and taken from there as long as folder and transform stay
+    the same. Unreadable files are left out and named in one line; DataError if nothing is left.
+    """
+    files = [(path, os.path.getsize(path), os.path.getmtime(path)) for path, _ in dataset.samples]
+    key = hashlib.sha256(repr((files, dataset.transform)).encode()).hexdigest()[:16]
+    folder = CACHE / f"decoded_{key}"
+    if not folder.exists():
+        _decode(dataset, folder)
+    kept = np.load(folder / "kept.npy")
+    unreadable = [Path(dataset.samples[i][0]).name for i in np.flatnonzero(~kept)]
+    if not kept.any():
+        raise DataError(f"None of the {len(kept)} images in {dataset.root} can be read (the first: {unreadable[0]}).")
+    if unreadable:
+        print(f"Left out {len(unreadable)} unreadable files: {', '.join(unreadable[:3])}{' …' * (len(unreadable) > 3)}")
+    images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))[:kept.sum()]
+    return DecodedFaces(images, torch.tensor(dataset.targets)[torch.from_numpy(kept)], dataset.classes, flip)
+
+
+def as_batch(batch):
+    """The collate_fn for DecodedFaces: they serve whole batches, so there is nothing left to collate."""
+    return batch
+
+
+def _decode(dataset, folder):
+    """Write the pixels of the readable images, and which these are, into `folder`."""
+    def load(index):
+        try:
+            return (dataset[index][0] * 255).round().byte().numpy()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises
+            return None
+
+    beside = Path(f"{folder}.decoding")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    kept, images, n_kept = np.zeros(len(dataset), bool), None, 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for index, image in enumerate(progress(pool.map(load, range(len(dataset))), "decode", len(dataset), unit="img")):
+            if image is None:
+                continue
+            if images is None:
+                shape = (len(dataset), *image.shape)
+                images = np.lib.format.open_memmap(beside / "images.npy", "w+", np.uint8, shape)
+            images[n_kept] = image
+            kept[index], n_kept = True, n_kept + 1
+    np.save(beside / "kept.npy", kept)
+    (beside / "source.txt").write_text(str(Path(dataset.root).resolve()), encoding="utf-8")
+    del images  # Windows renames only closed files
+    os.replace(beside, folder)
+    for source in CACHE.glob("decoded_*/source.txt"):
+        if not Path(source.read_text(encoding="utf-8")).exists():
+            shutil.rmtree(source.parent, ignore_errors=True)  # of a folder that is gone
+
+
+# ---------------------------------------------------------------------------
+# Pictures
+# ---------------------------------------------------------------------------
+
+def to_pixels(images, value_range=(-1, 1)):
+    """Images float (N, 3, H, W) in `value_range` -> uint8 array (N, H, W, 3); clipped, never rescaled."""
+    low, high = value_range
+    unit = (images.detach().float().cpu() - low) / (high - low)
+    return (unit.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def tile(images, columns=8, value_range=(-1, 1), gap=2):
+    """Images (N, 3, H, W) in `value_range` -> one white-spaced contact sheet, uint8 (rows, width, 3)."""
+    pixels = np.pad(to_pixels(images, value_range), ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    blank = np.full((-len(pixels) % columns, *pixels.shape[1:]), 255, np.uint8)
+    cells = np.concatenate([pixels, blank])
+    _, height, width, _ = cells.shape
+    sheet = cells.reshape(-1, columns, height, width, 3).swapaxes(1, 2).reshape(-1, columns * width, 3)
+    return sheet[:-gap, :-gap] if gap else sheet
+
+
+def show_images(images, title=None, labels=None, columns=8, value_range=(-1, 1), cell=1.1):
+    """Show images (N, 3, H, W) in `value_range` as a grid, `cell` inches each, with a label each if given."""
+    pixels = to_pixels(images, value_range)
+    rows = math.ceil(len(pixels) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * cell, rows * (cell + 0.2 * bool(labels))), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image) in enumerate(zip(axes.flat, pixels)):
+        axis.imshow(image)
+        if labels:
+            axis.set_title(labels[index], fontsize=8, pad=2)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 0.98))
+    plt.show()
+    plt.close(figure)
+
+
+def captions(dataset, indices, most=2):
+    """A caption for each of these images of an ImageFolder: its rarest attributes, else class or file name."""
+    paths = [Path(dataset.samples[i][0]) for i in indices]
+    table = Path(dataset.root, "list_attr_celeba.txt")
+    if table.exists():
+        names, rows = read_attributes(table)
+        rarest = np.argsort(np.mean(list(rows.values()), axis=0))
+        known = [[names[i] for i in rarest if rows[path.name][i]][:most] if path.name in rows else [] for path in paths]
+        return ["\n".join(words).replace("_", " ") for words in known]
+    if len(dataset.classes) > 1:
+        return [dataset.classes[dataset.targets[i]] for i in indices]
+    return [path.stem[:16] for path in paths]
+
+
+def read_attributes(path):
+    """Read CelebA's list of attributes: (names, {file name: row of bools}); the count in its first line is optional."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    names, *rows = lines[1:] if lines[0].strip().isdigit() else lines
+    table = (row.split() for row in rows)
+    return names.split(), {file: np.array(values) == "1" for file, *values in table}
+
+
+# ---------------------------------------------------------------------------
+# Networks
+# ---------------------------------------------------------------------------
+
+def summary(network, *input_shape):
+    """Print a network's layers with their output shapes and parameters, for an input (2, *input_shape)."""
+    rows, hooks = [], []
+    for name, layer in network.named_modules():
+        if not list(layer.children()):
+            def note(layer, inputs, output, name=name):
+                rows.append((f"{name} {type(layer).__name__}", tuple(output.shape[1:]),
+                             sum(p.numel() for p in layer.parameters())))
+            hooks.append(layer.register_forward_hook(note))
+    parameter = next(network.parameters())
+    with torch.no_grad():
+        network(torch.zeros(2, *input_shape, device=parameter.device))
+    for hook in hooks:
+        hook.remove()
+    print(f"{type(network).__name__}: input {input_shape}")
+    for layer, shape, count in rows:
+        print(f"  {layer:32} {str(shape):18} {count:>10,}")
+    print(f"  {'parameters':51} {sum(p.numel() for p in network.parameters()):>10,}\n")
+
+
+# ---------------------------------------------------------------------------
+# Speed
+# ---------------------------------------------------------------------------
+
+def has_fast_bfloat16(device):
+    """Whether the processor multiplies bfloat16 matrices faster than float32 ones, by what it says it can do."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    can = [getattr(torch.cpu, name, lambda: False) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    return device.type == "cpu" and any(check() for check in can)
+
+
+def autocast(device):
+    """Mixed precision: bfloat16 for the matrix products where that is faster, else plain float32.
+
+    Without autocast's cache, which would keep the weights as they were when the block was entered.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device), cache_enabled=False)
+
+
+# ---------------------------------------------------------------------------
+# Runs
+# ---------------------------------------------------------------------------
+
+def seed_everything(seed):
+    """Seed PyTorch (every device) and NumPy, so that a run can be repeated."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def settle(averaged, z_size, batches=10, batch_size=200, seed=0):
+    """Give an averaged generator batch-norm statistics of its own, from latents of a fixed seed.
+
+    Averaged weights make other activations than those whose statistics batch norm has seen.
+    Returns the generator in eval mode: from then on a latent gives the same face in any batch.
+    """
+    device = next(averaged.parameters()).device
+    source = torch.Generator().manual_seed(seed)
+    latents = (torch.randn(batch_size, z_size, generator=source).to(device) for _ in range(batches))
+    with autocast(device):
+        update_bn(latents, averaged)
+    return averaged.eval()
+
+
+class Run:
+    """One training run and the folder it leaves: checkpoints, losses, sample grids, the generator.
+
+    `out_dir`: the folder; None keeps nothing and only counts. `settings`: what makes it this run
+    and no other: if `out_dir` holds a run with other settings, this one goes beside it, numbered.
+    `max_minutes`: the time for training, over the whole run (None: no limit). `resume`: go on from
+    `last.pt` if there is one. `parts`: the networks and optimizers that a checkpoint holds, by name;
+    the one called `averaged` (an AveragedModel of the generator) makes the samples.
+    """
+
+    def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, **parts):
+        self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
+        self.step = self.images = self.epoch = self.batch = 0
+        self.seconds, self.next_grid, self.rows, self.random_state = 0.0, 10.0, [], None
+        self.sums, self.picture, self.next_report = [], None, 0.0
+        self.seed = self.settings.get("seed", 0)
+        self.folder = self._choose_folder(Path(out_dir), resume) if out_dir is not None else None
+        if self.folder:
+            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            source = torch.Generator().manual_seed(self.seed)  # its own, so that watching changes nothing
+            self.latents = torch.randn(n_faces, parts["averaged"].module.z_size, generator=source)
+
+    @property
+    def losses(self):
+        """The losses so far, one (d_loss, g_loss) per print."""
+        return [(d_loss, g_loss) for *_, d_loss, g_loss in self.rows]
+
+    @property
+    def out_of_time(self):
+        return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
+
+    def __enter__(self):
+        self.started, self.images_before, self.seconds_before = time.monotonic() - self.seconds, self.images, self.seconds
+        self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=self.folder is None)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """However training ends, what there is by then is written. Jupyter's stop button ends it cleanly."""
+        self.bar.close()
+        if self.folder and self.step:
+            self.keep_grid(f"step_{self.step:07d}")
+            self.save()
+            export_generator(self.parts["averaged"].module, self.folder / "generator.pt2")
+            self.animate()
+        if kind is KeyboardInterrupt:
+            print(f"Stopped after {self.step:,} steps. What there is by now is kept.")
+            return True
+
+    def epochs(self, n_epochs):
+        """Yield the epochs still to train, counted from 0, until there are `n_epochs` or time is up."""
+        while self.epoch < n_epochs and not self.out_of_time:
+            yield self.epoch
+
+    def watch(self, loader, epoch):
+        """Yield the batches of this epoch, from where the run left off until time is up."""
+        if hasattr(loader, "sampler"):  # an order that belongs to the epoch, so that a run can go on within it
+            loader.sampler.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        self._restore_random_state()
+        batches = iter(loader)
+        for _ in range(self.batch):
+            next(batches)
+        self._restore_random_state()
+        self.random_state = None
+        for batch in batches:
+            if self.out_of_time:
+                return
+            yield batch
+        self.epoch, self.batch = epoch + 1, 0
+        if self.folder and not self.out_of_time:
+            self.keep_grid(f"epoch_{self.epoch:04d}")
+            self.save()
+
+    def log(self, d_loss, g_loss, n_images, n_steps, print_every):
+        """Note a step on `n_images` real images; every `print_every` steps the mean losses become a row."""
+        self.step, self.batch, self.images = self.step + 1, self.batch + 1, self.images + n_images
+        self.seconds = time.monotonic() - self.started
+        self.sums.append(torch.stack([d_loss, g_loss]))  # stays on the device: reading it would wait for it
+        if self.step % print_every == 0:
+            means = torch.stack(self.sums).float().mean(0).tolist()
+            self.rows.append((self.step, self.images, round(self.seconds, 2), *means))
+            self.sums = []
+        if not self.bar.disable and (self.seconds > self.next_report or self.out_of_time):
+            self._report(n_steps)
+        if self.folder and self.seconds >= self.next_grid:
+            self.keep_grid(f"step_{self.step:07d}")
+            self.save()
+
+    def _report(self, n_steps):
+        """Bring the progress bar up to date."""
+        self.next_report = self.seconds + 1
+        done = min(1, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
+        left = self.seconds * (1 - done) / done
+        rate = (self.images - self.images_before) / (self.seconds - self.seconds_before)
+        d_loss, g_loss = self.losses[-1] if self.rows else self.sums[-1].tolist()
+        self.bar.n = round(100 * done)
+        self.bar.set_description_str(f"epoch {self.epoch + 1}, {self.images:,} images, {rate:,.0f} img/s, "
+                                     f"{left // 60:.0f}:{left % 60:02.0f} left, d_loss {d_loss:.2f}, g_loss {g_loss:.2f}")
+
+    def keep_grid(self, name):
+        """Write the faces of the fixed latents to samples/`name`.png and show them, in place of the last ones."""
+        averaged = self.parts["averaged"]
+        settle(averaged, self.latents.shape[1])
+        with torch.no_grad(), autocast(next(averaged.parameters()).device):
+            faces = averaged(self.latents.to(next(averaged.parameters()).device))
+        sheet = Image.fromarray(tile(faces))
+        sheet.save(self.folder / "samples" / f"{name}.png")
+        zoom = max(1, 512 // sheet.width)
+        self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
+        # Often at first, then whenever the run is a tenth older, and at least every five minutes
+        self.next_grid = self.seconds + min(max(10, 0.1 * self.seconds), 300)
+
+    def save(self):
+        """Write last.pt and losses.csv."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {name: getattr(self, name) for name in ("settings", "step", "images", "epoch", "batch", "seconds", "rows")}
+        state |= {"random_state": random_state(), "latents": self.latents}
+        torch.save(state, self.folder / "last.pt.new")
+        os.replace(self.folder / "last.pt.new", self.folder / "last.pt")
+        with open(self.folder / "losses.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("step", "images", "seconds", "d_loss", "g_loss"), *self.rows])
+
+    def animate(self, most=60):
+        """Write training.gif from the grids kept so far."""
+        grids = sorted((self.folder / "samples").glob("step_*.png"))
+        chosen = [grids[round(i)] for i in np.linspace(0, len(grids) - 1, min(most, len(grids)))]
+        frames = [np.asarray(Image.open(path)) for path in chosen]
+        save_gif(frames, self.folder / "training.gif")
+
+    def _choose_folder(self, wanted, resume):
+        """The folder of the run with these settings, loaded; or the first free one."""
+        folder, number = wanted, 1
+        while (folder / "last.pt").exists():
+            state = load_checkpoint(folder / "last.pt")
+            differs = differences(state["settings"], self.settings)
+            if resume and not differs:
+                self._load(state)
+                print(f"Going on with the run in {folder}: {self.step:,} steps, {self.images:,} images, "
+                      f"{self.seconds / 60:.1f} minutes so far.")
+                return folder
+            number += 1
+            taken, folder = folder, wanted.with_name(f"{wanted.name}-{number}")
+            print(f"{taken} holds a run{' with other settings: ' * bool(differs)}{differs}; looking at {folder}.")
+        return folder
+
+    def _load(self, state):
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        for name in ("step", "images", "epoch", "batch", "seconds", "rows", "random_state"):
+            setattr(self, name, state[name])
+        self.next_grid = self.seconds + 10
+
+    def _restore_random_state(self):
+        if self.random_state is not None:
+            torch.set_rng_state(self.random_state["cpu"])
+            torch.cuda.set_rng_state_all(self.random_state["cuda"])
+
+
+def random_state():
+    """PyTorch's random states, of the CPU and of every CUDA device."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def load_checkpoint(path):
+    """The contents of a checkpoint, on the CPU; nothing in it is executed. ValueError if it is none."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, "
+                         "or choose another out_dir.") from error
+
+
+def differences(old, new):
+    """What differs between two dicts of settings, in words: 'lr 0.0002 -> 0.001'; '' if nothing does."""
+    return ", ".join(f"{name} {old.get(name)} -> {new.get(name)}"
+                     for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name))
+
+
+def export_generator(generator, path):
+    """Write a generator, (N, z_size) -> float32 (N, 3, S, S) for any N, as a torch.export program."""
+    generator = copy.deepcopy(generator).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    example = torch.randn(2, generator.z_size, generator=torch.Generator())  # a batch of 1 would be taken for a constant
+    program = torch.export.export(generator, (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+    torch.export.save(program, path)
+
+
+def save_gif(frames, path, milliseconds=150, zoom=2):
+    """Write uint8 frames (H, W, 3) as an endless GIF that rests on its last frame."""
+    pictures = [Image.fromarray(frame).resize((zoom * frame.shape[1], zoom * frame.shape[0]), Image.NEAREST)
+                for frame in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0,
+                     duration=[milliseconds] * (len(pictures) - 1) + [2000])
+
+
+def show_live(picture, handle=None):
+    """Show a PIL image in the notebook, in place of the one shown before; returns the handle for the next."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        return None
+    if handle is None:
+        return ipython.display.display(picture, display_id=True)
+    handle.update(picture)
+    return handle

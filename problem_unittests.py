@@ -1,0 +1,1309 @@
+"""The proof that the lesson's definitions do what they should.
+
+In the notebook, `tests.test_generator(Generator)` under a definition checks it there and then.
+`pytest problem_unittests.py` runs the same functions on what the notebook defines, shows that
+they pass other right solutions and catch wrong ones, and then tests the helpers.
+"""
+
+import ast
+import contextlib
+import copy
+import csv
+import dis
+import functools
+import hashlib
+import inspect
+import io
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+import types
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageOps
+from torch import nn
+from torch.nn import functional as F
+
+import helpers
+
+NOTEBOOK = Path(__file__).with_name("dlnd_face_generation.ipynb")
+DEFINED = ("get_dataloader", "scale", "Discriminator", "Generator", "weights_init_normal",
+           "build_network", "real_loss", "fake_loss", "train_step", "train")
+BAD_IMAGE_SIZES = (48, 8, 512, 0, -32)
+
+
+# ---------------------------------------------------------------- what the tests share
+
+def passes(test):
+    """Print `Tests Passed` after the test, turn any error into a message, keep the random state."""
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        threads = torch.get_num_threads()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            torch.set_num_threads(1)  # small work waits longer for threads than it takes
+            try:
+                test(*args, **kwargs)
+            except AssertionError:
+                raise
+            except Exception as error:
+                raise AssertionError(f"{test.__name__}: expected a result, came {type(error).__name__}: "
+                                     f"{error}. The traceback above shows the line.") from error
+            finally:
+                torch.set_num_threads(threads)
+        print("Tests Passed")
+    return run
+
+
+def assert_refuses(call, what, word):
+    """`call` must raise a ValueError whose message names the setting or the folder."""
+    expected = f"{what}: expected a ValueError that names {word}"
+    try:
+        call()
+    except ValueError as error:
+        named = re.sub(r"[\s_]+", "_", str(error).lower())
+        assert word in named, f"{expected}, came a ValueError that says: {error}"
+    except Exception as error:
+        raise AssertionError(f"{expected}, came {type(error).__name__}: {error}") from error
+    else:
+        raise AssertionError(f"{expected}, came no error: check it before anything else runs.")
+
+
+def assert_shape(what, tensor, shape):
+    assert tuple(tensor.shape) == shape, f"{what}: expected the shape {shape}, came {tuple(tensor.shape)}."
+
+
+def assert_no_globals(function):
+    """Functions, classes and modules may be read from outside; settings and networks may not."""
+    def names(code):
+        yield from (i.argval for i in dis.get_instructions(code) if "GLOBAL" in i.opname)
+        for inner in filter(inspect.iscode, code.co_consts):
+            yield from names(inner)
+
+    function = inspect.unwrap(function)
+    fine = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
+    read = sorted({name for name in names(function.__code__)
+                   if name in function.__globals__ and not isinstance(function.__globals__[name], fine)})
+    assert not read, (f"{function.__name__}: expected to find all it needs in its arguments, came a read of "
+                      f"the global {', '.join(read)}. Take it as an argument (G.z_size, real.device ...).")
+
+
+def pictures(n, size):
+    """n different smooth colour pictures in [-1, 1]."""
+    return F.interpolate(torch.rand(n, 3, 4, 4) * 2 - 1, size=size, mode="bilinear")
+
+
+def assert_learns(net, x):
+    """A gradient arrives at every weight, and at the input."""
+    name, x = type(net).__name__, x.clone().requires_grad_()
+    out = net.train()(x)
+    assert out.requires_grad, f"{name}: expected an output with a gradient, came one without. Is it detached?"
+    (out * torch.randn_like(out)).sum().backward()
+    for key, p in [*net.named_parameters(), ("input", x)]:
+        # biases are left out: in front of a normalisation their gradient is 0
+        assert not p.requires_grad or p.grad is not None and (p.ndim < 2 or p.grad.any()), (
+            f"{name}: expected a gradient for {key}, came none. Is the layer used in forward?")
+
+
+def amplified(net, x):
+    """net(x) with the output of its last layer made large and of both signs.
+
+    Fresh networks give small numbers, among which a sigmoid, a tanh or nothing at the end look alike.
+    """
+    ran = []
+    layers = [m for m in net.modules() if m is not net
+              and (isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) or [*m.parameters(recurse=False)])]
+    hooks = [m.register_forward_hook(lambda m, x, y: ran.append(m)) for m in layers]
+    net(x)
+    [hook.remove() for hook in hooks]
+    assert ran, f"{type(net).__name__}: expected layers with weights in forward, came none."
+
+    def enlarge(m, x, y):
+        y = y - y.mean(0)
+        return 100 * y / y.std()
+
+    with ran[-1].register_forward_hook(enlarge):
+        return net(x)
+
+
+# ---------------------------------------------------------------- data
+
+def save_photos(folder, n):
+    """A bright disc on a dark ground, its shade telling the photos apart: half wide, half tall."""
+    folder.mkdir(parents=True)
+    for i in range(n):
+        size = (60, 40) if i % 2 else (40, 60)
+        x, y, shade = size[0] / 2, size[1] / 2, 135 + 5 * i
+        photo = Image.new("RGB", size, (40, 10, 20))
+        ImageDraw.Draw(photo).ellipse((x - 12, y - 12, x + 12, y + 12), fill=(shade, shade, shade))
+        photo.convert("L" if i == 3 else "RGB").save(folder / f"{i:03}.png")
+
+
+def shades(loader):
+    """Which photos came, in their order."""
+    batches = [images[:, 1, images.shape[2] // 2, images.shape[3] // 2] for images, _ in loader]
+    return ((torch.cat(batches) * 255 - 135) / 5).round().int().tolist()
+
+
+@passes
+def test_get_dataloader(get_dataloader):
+    n, batch = 22, 4
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        root = Path(folder)
+        for flat in (root / "flat", root / "classes"):
+            save_photos(flat, n)
+            (flat / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+            (flat / "__MACOSX").mkdir()
+            (flat / "__MACOSX" / "._000.jpg").write_bytes(b"\0\5\26\7")
+        for photo in sorted((root / "classes").glob("*.png")):
+            target = root / "classes" / ("a" if photo.stem < "011" else "b") / photo.name
+            target.parent.mkdir(exist_ok=True)
+            photo.rename(target)
+
+        for name, size in (("flat", 32), ("classes", 16), ("classes", 64)):
+            loader = get_dataloader(batch_size=batch, image_size=size, data_dir=str(root / name))
+            batches = list(loader)
+            assert len(batches) == len(loader) and len(batches) in (n // batch, -(-n // batch)), (
+                f"{n} photos in batches of {batch}: expected 5 batches, or 6 with the rest, came {len(batches)} "
+                f"(len(loader) says {len(loader)}). Are all folders read, and .DS_Store and __MACOSX left out?")
+            for images, labels in batches[:n // batch]:
+                assert_shape("A batch of images", images, (batch, 3, size, size))
+                assert_shape("Its labels", labels, (batch,))
+                assert (images.dtype, labels.dtype) == (torch.float32, torch.int64), (
+                    f"Expected images in float32 and labels in int64, came {images.dtype} and {labels.dtype}.")
+            images, labels = (torch.cat(part) for part in zip(*batches))
+            low, high = images.min().item(), images.max().item()
+            assert 0 <= low <= 0.2 and 0.8 <= high <= 1, (
+                f"Dark and bright photos: expected values in [0, 1], came {low:.2f} to {high:.2f}. "
+                "ToTensor divides by 255, and scale() goes on to [-1, 1] later.")
+            classes = len(labels.unique())
+            assert name == "flat" or classes == 2, f"Photos in two folders: expected 2 labels, came {classes}."
+
+            epochs = shades(loader), shades(loader)
+            for epoch in epochs:
+                assert len(set(epoch)) == len(epoch) >= n - n % batch, (
+                    f"An epoch: expected each photo once, came {len(set(epoch))} different ones of {n} in {len(epoch)}.")
+            assert epochs[0] != epochs[1], (
+                "Two epochs: expected two orders, came the same one twice. Is it shuffle=True?")
+
+            for image in images:
+                disc = image.amax(0) > 0.35
+                height, width = disc.any(1).sum().item(), disc.any(0).sum().item()
+                assert abs(height - width) <= 1 + size // 32, (
+                    f"A photo that is not square: expected its round disc round, came {width} wide and {height} high. "
+                    "Resize(image_size) and CenterCrop(image_size) crop, Resize((image_size, image_size)) stretches.")
+
+        def ask(batch_size=batch, image_size=32, data_dir=root / "flat"):
+            return lambda: get_dataloader(batch_size, image_size, str(data_dir))
+
+        for size in BAD_IMAGE_SIZES:
+            assert_refuses(ask(image_size=size), f"image_size = {size}", "image_size")
+        for size in (0, -4, n + 1):
+            assert_refuses(ask(batch_size=size), f"batch_size = {size} for {n} photos", "batch_size")
+        (root / "empty_folder").mkdir()
+        (root / "only_text").mkdir()
+        for i in range(8):
+            (root / "only_text" / f"{i}.jpg").write_text("not a picture", encoding="utf-8")
+        for name in ("empty_folder", "only_text", "no_such_folder"):
+            assert_refuses(ask(data_dir=root / name), f"data_dir = '{name}'", name)
+
+
+@passes
+def test_scale(scale):
+    for x in (torch.linspace(0, 1, 48).view(1, 3, 4, 4), 0.2 + 0.4 * torch.rand(2, 3, 8, 8), torch.rand(3, 5, 5)):
+        before = x.clone()
+        for args, (low, high) in (((), (-1, 1)), (((0, 1),), (0, 1)), (((-2, 3),), (-2, 3))):
+            y = scale(x, *args)
+            assert torch.equal(x, before), "Expected x as it was, came x changed in place. Compute a new tensor."
+            assert_shape("scale(x)", y, tuple(x.shape))
+            assert y.dtype == x.dtype, f"Expected {x.dtype}, came {y.dtype}."
+            expected = before * (high - low) + low
+            assert torch.allclose(y, expected, atol=1e-5), (
+                f"x from {x.min():.2f} to {x.max():.2f}, feature_range ({low}, {high}): expected {expected.min():.2f} "
+                f"to {expected.max():.2f}, came {y.min():.2f} to {y.max():.2f}. 0 goes to {low} and 1 to {high}, "
+                "whatever the smallest and largest value of this x.")
+        assert torch.allclose(scale(x, feature_range=(0, 2)), 2 * x), "Expected feature_range to work by name."
+
+
+# ---------------------------------------------------------------- the two networks
+
+@passes
+def test_discriminator(Discriminator):
+    for size in (16, 32, 64):
+        D = Discriminator(8, image_size=size)
+        for n in (2, 5):
+            assert_shape(f"{n} images of {size} x {size}", D(pictures(n, size)), (n, 1))
+        assert_shape("One image, in eval mode,", D.eval()(pictures(1, size)), (1, 1))
+    assert_shape("Discriminator(8), for 32 x 32,", Discriminator(8)(pictures(3, 32)), (3, 1))
+    count = [sum(p.numel() for p in Discriminator(d).parameters()) for d in (8, 16)]
+    assert count[0] < count[1], f"conv_dim 8 and 16: expected more weights with 16, came {count[0]} and {count[1]}."
+
+    D, x = Discriminator(8).eval(), pictures(16, 32)
+    with torch.no_grad():
+        out = D(x)
+        assert out.std() > 1e-6 * (1 + out.abs().mean()), (
+            f"16 different images: expected different logits, came {out.min():.6f} to {out.max():.6f}. "
+            "Does the output depend on x?")
+        out = amplified(D, x)
+    assert out.min() < -1.5 and out.max() > 1.5, (
+        f"A last layer with large outputs: expected raw logits of any size and both signs, came {out.min():.2f} to "
+        f"{out.max():.2f}. Is there a sigmoid, a tanh or a relu at the end? The loss brings its own sigmoid.")
+    assert_learns(D, pictures(4, 32))
+    for size in BAD_IMAGE_SIZES:
+        assert_refuses(lambda: Discriminator(8, image_size=size), f"Discriminator(8, image_size={size})", "image_size")
+
+
+@passes
+def test_generator(Generator):
+    for size in (16, 32, 64):
+        G = Generator(10, 8, image_size=size)
+        assert getattr(G, "z_size", None) == 10, f"G.z_size: expected 10, came {getattr(G, 'z_size', 'nothing')}."
+        for n in (2, 5):
+            assert_shape(f"{n} latents, image_size {size}", G(torch.randn(n, 10)), (n, 3, size, size))
+        assert_shape("One latent, in eval mode,", G.eval()(torch.randn(1, 10)), (1, 3, size, size))
+    assert_shape("Generator(7, 8), for 32 x 32,", Generator(7, 8)(torch.randn(3, 7)), (3, 3, 32, 32))
+    count = [sum(p.numel() for p in Generator(10, d).parameters()) for d in (8, 16)]
+    assert count[0] < count[1], f"conv_dim 8 and 16: expected more weights with 16, came {count[0]} and {count[1]}."
+
+    G, z = Generator(10, 8).eval(), torch.randn(8, 10)
+    with torch.no_grad():
+        apart = G(z).std(0).max().item()
+        assert apart > 1e-6, f"8 different latents: expected 8 different images, came a spread of {apart:.1e}. Is z used?"
+        out = amplified(G, z)
+    assert -1 <= out.min() < -0.9 and 0.9 < out.max() <= 1, (
+        f"A last layer with large outputs: expected images from -1 to 1, came {out.min():.2f} to {out.max():.2f}. "
+        "tanh ends at -1 and 1, a sigmoid at 0 and 1.")
+    assert_learns(G, torch.randn(4, 10))
+    for size in BAD_IMAGE_SIZES:
+        assert_refuses(lambda: Generator(10, 8, image_size=size), f"Generator(10, 8, image_size={size})", "image_size")
+
+
+def assert_normal(what, w):
+    mean, std, far = w.mean().item(), w.std().item(), (w.abs() > 0.04).float().mean().item()
+    assert abs(std - 0.02) < 0.002 and abs(mean) < 0.002, (
+        f"{what}: expected mean 0 and standard deviation 0.02, came {mean:.4f} and {std:.4f}.")
+    assert 0.03 < far < 0.06, (f"{what}: expected a normal distribution, with 4.6 % of the weights beyond 2 standard "
+                               f"deviations, came {far:.1%}. Is it uniform?")
+
+
+@passes
+def test_weights_init(weights_init_normal):
+    net = nn.Sequential(nn.Conv2d(16, 64, 4), nn.BatchNorm2d(64), nn.LeakyReLU(), nn.Conv2d(64, 32, 4, bias=False),
+                        nn.Sequential(nn.ConvTranspose2d(32, 32, 4), nn.Flatten(), nn.Linear(128, 128)))
+    for m in net.modules():  # whatever was there before must be gone
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            [nn.init.constant_(p, 0.3) for p in m.parameters()]
+    net.apply(weights_init_normal)
+    for m in net.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            assert_normal(f"Weights of {m}", m.weight.detach())
+            assert m.bias is None or not m.bias.any(), f"Biases of {m}: expected 0, came {m.bias.abs().max():.3f}."
+    norm = net[1]
+    assert (norm.weight - 1).abs().max() < 0.2 and norm.bias.abs().max() < 0.2, (
+        f"{norm}: expected weights near 1 and biases near 0, came a mean of {norm.weight.mean():.3f} and "
+        f"{norm.bias.mean():.3f}. With weights near 0 it wipes out its input.")
+
+
+@passes
+def test_build_network(build_network):
+    D, G = build_network(16, 32, 12)
+    G, D = G.cpu(), D.cpu()
+    assert getattr(G, "z_size", None) == 12, (
+        f"build_network(16, 32, 12) gives D, G: expected a G with z_size 12, came {getattr(G, 'z_size', 'none')}.")
+    images = G(torch.randn(3, 12))
+    assert_shape("The discriminator's view of 3 generated images", D(images), (3, 1))
+    for name, net in (("D", D), ("G", G)):
+        w = [m.weight.detach().flatten() for m in net.modules()
+             if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and "weight" in m._parameters]
+        if sum(map(len, w)) > 500:  # too few say nothing; normalised weights are not ours to judge
+            std = torch.cat(w).std().item()
+            assert abs(std - 0.02) < 0.004, (f"{name}: expected weights drawn with standard deviation 0.02, "
+                                             f"came {std:.4f}. Has {name}.apply(weights_init_normal) run?")
+    sizes = [[sum(p.numel() for p in net.parameters()) for net in build_network(*dims, 12)]
+             for dims in ((16, 32), (32, 32), (16, 64))]
+    assert sizes[1][0] > sizes[0][0] == sizes[2][0] and sizes[2][1] > sizes[0][1] == sizes[1][1], (
+        f"d_conv_dim, g_conv_dim of (16, 32), (32, 32), (16, 64): expected d_conv_dim to change D alone and "
+        f"g_conv_dim G alone, came {sizes} weights.")
+
+
+# ---------------------------------------------------------------- losses and training
+
+# real_loss at -2, 0, 1 and fake_loss at 0, 1, 2, by hand: log(1 + e^x), or the square of a difference
+BY_HAND = {"binary cross-entropy": (2.1269, 0.6931, 0.3133, 0.6931, 1.3133, 2.1269),
+           "least squares": (9, 1, 0, 0, 1, 4),
+           "half least squares": (4.5, 0.5, 0, 0, 0.5, 2)}
+
+
+@passes
+def test_losses(real_loss, fake_loss):
+    x = torch.randn(6, 1) * 2
+    for name, loss in (("real_loss", real_loss), ("fake_loss", fake_loss)):
+        for n in (6, 1):
+            logits = x[:n].clone().requires_grad_()
+            out = loss(logits)
+            assert_shape(f"{name} of {n} logits", out, ())
+            out.backward()
+            assert logits.grad is not None, f"{name}: expected a gradient to its input, came none. Is it detached?"
+            assert torch.equal(logits.detach(), x[:n]), f"{name}: expected D_out as it was, came D_out changed in place."
+        one_by_one = torch.stack([loss(v.view(1, 1)) for v in x]).mean()
+        for what, out in (("(6, 1)", loss(x)), ("(6,)", loss(x[:, 0]))):
+            assert torch.isclose(out, one_by_one), (f"{name} of logits of shape {what}: expected {one_by_one:.4f}, "
+                                                    f"the mean over the images, came {out:.4f}.")
+        far = torch.stack([loss(torch.full((2, 1), v)) for v in (-200.0, 200.0)])
+        assert far.isfinite().all(), f"{name} at -200 and 200: expected finite numbers, came {far.tolist()}."
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("meta")
+        assert loss(x.to(device)).device.type == device.type, (
+            f"{name} of a D_out on {device}: expected a loss there, came one elsewhere. Put the labels on D_out.device.")
+
+    def at(loss, *logits, **kwargs):
+        return [loss(torch.full((4, 1), float(v)), **kwargs).item() for v in logits]
+
+    real, fake = at(real_loss, -2, 0, 1), at(fake_loss, 0, 1, 2)
+    for name, values, low in (("real_loss", real, "high"), ("fake_loss", fake, "low")):
+        came = ", ".join(f"{v:.4f}" for v in values)
+        assert max(values) - min(values) > 1e-6, f"{name}: expected it to depend on D_out, came {came} for three inputs."
+        assert values == sorted(values, reverse=name == "real_loss"), (
+            f"{name}: expected a small loss for {low} logits, came {came} for rising ones. Are the labels swapped?")
+    assert any(np.allclose(real + fake, values, atol=1e-3) for values in BY_HAND.values()), (
+        f"real_loss at -2, 0, 1 and fake_loss at 0, 1, 2: expected one of {BY_HAND}, "
+        f"came {[round(v, 4) for v in real + fake]}.")
+
+    (plain,), (smooth, zero, one) = at(real_loss, 10), at(real_loss, 10, 0, 1, smooth=True)
+    assert smooth > plain + 1e-3, (f"A very sure logit of 10: expected smooth=True to cost more than {plain:.4f}, "
+                                   f"came {smooth:.4f}. A label of about 0.9 does that.")
+    assert one < zero, (f"smooth=True at 0 and 1: expected a falling loss, came {zero:.4f} and {one:.4f}. "
+                        "The smoothed label of a real image stays close to 1.")
+
+
+class ToyGenerator(nn.Module):
+    """Pictures of one colour, which the latents change a little."""
+
+    def __init__(self, z_size):
+        super().__init__()
+        self.z_size, self.seen = z_size, []
+        self.weight = nn.Parameter(torch.full((z_size,), 0.2))
+        self.bias = nn.Parameter(torch.full((3,), -0.55))
+
+    def forward(self, z):
+        assert z.ndim == 2 and z.shape[1] == self.z_size, (
+            f"G's input: expected latents of shape (N, G.z_size) = (N, {self.z_size}), came {tuple(z.shape)}.")
+        self.seen.append(z.detach().clone())
+        color = torch.tanh(0.1 * (z * self.weight).sum(1, keepdim=True) + self.bias)
+        return color[:, :, None, None].expand(-1, -1, 16, 16)
+
+
+class ToyDiscriminator(nn.Module):
+    """Takes bright pictures for real."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.tensor([0.2])), nn.Parameter(torch.tensor([bias]))
+
+    def forward(self, x):
+        return self.weight * x.flatten(1).mean(1, keepdim=True) + self.bias
+
+
+class Watch:
+    """Two toy networks whose every optimizer step is measured; real images have a mean of 0.8.
+
+    Any order and number of steps, batches and any usual loss will do: what counts is that D's steps teach D,
+    that G's steps teach G, and that nothing else moves them.
+    """
+
+    def __init__(self, bias, z_size):
+        self.nets = {"D": ToyDiscriminator(bias), "G": ToyGenerator(z_size)}
+        self.optimizers = {k: torch.optim.SGD(net.parameters(), lr=3e-3) for k, net in self.nets.items()}
+        self.probe, self.bias = torch.randn(64, z_size), bias
+        self.start = self.weights = self.snapshot()
+        self.gains, self.gradients, self.last = {k: torch.zeros(2) for k in "DG"}, {k: [] for k in "DG"}, None
+        for key, optimizer in self.optimizers.items():
+            optimizer.register_step_pre_hook(functools.partial(self.before, key))
+            optimizer.register_step_post_hook(functools.partial(self.after, key))
+
+    @property
+    def arguments(self):
+        return self.nets["D"], self.nets["G"], self.optimizers["D"], self.optimizers["G"]
+
+    def snapshot(self):
+        return {k: [p.detach().clone() for p in net.parameters()] for k, net in self.nets.items()}
+
+    @torch.no_grad()
+    def scores(self):
+        """D's answer to a real image, and to G's."""
+        D, G = self.nets.values()
+        fake, _ = G(self.probe), G.seen.pop()
+        return torch.stack([D(torch.full((1, 3, 16, 16), 0.8)).mean(), D(fake).mean()])
+
+    def assert_untouched(self, when):
+        for key, now in self.snapshot().items():
+            assert all(map(torch.equal, now, self.weights[key])), (
+                f"{key}'s weights: expected to move only in {key.lower()}_optimizer.step(), came a change {when}.")
+
+    def before(self, key, *_):
+        self.assert_untouched(f"before {key.lower()}_optimizer.step()")
+        gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.nets[key].parameters()]
+        if self.last != key:  # steps of one network in a row belong together
+            self.gradients[key].append([])
+        self.gradients[key][-1].append(torch.cat([g.flatten().clone() for g in gradient]))
+        self.last, self.then = key, self.scores()
+
+    def after(self, key, *_):
+        self.gains[key] += self.scores() - self.then
+        self.weights = self.snapshot()
+
+    def verify(self):
+        self.assert_untouched("after the last step")
+        for key, net in self.nets.items():
+            came = f"came {[p.tolist() for p in net.parameters()]}"
+            assert not all(map(torch.equal, net.parameters(), self.start[key])), (
+                f"{key}: expected to be trained, {came} as at the start. Does {key.lower()}_optimizer.step() run, with "
+                f"gradients of {key}'s loss?")
+            assert all(p.isfinite().all() for p in net.parameters()), f"{key}: expected finite weights, {came}."
+            assert all(p.requires_grad for p in net.parameters()), f"{key}: expected requires_grad True, came False."
+        real, fake = self.gains["D"].tolist()
+        assert real > fake, (f"D's steps: expected D(real) - D(fake) to grow, came a change of {real - fake:.1e}. "
+                             "Are real_loss and fake_loss swapped?")
+        # A D that says "real" to all has to learn what is fake, a D that is undecided also what is real
+        assert fake < 0 if self.bias > 0.5 else real > 0, (
+            f"D's steps: expected D(fake) to fall and D(real) to rise, came {fake:.1e} and {real:.1e}. "
+            "D's loss has two halves: real_loss(D(real)) and fake_loss(D(fake)).")
+        raised = self.gains["G"][1].item()
+        assert raised > 0, (f"G's steps: expected D(G(z)) to rise, came a change of {raised:.1e}. G learns from "
+                            "real_loss(D(fake)) alone: D's loss needs fake.detach(), and G's step fresh gradients.")
+        for key, runs in self.gradients.items():
+            first, *later = [torch.stack(run).mean(0) for run in runs]
+            drift = max([((g - first).norm() / first.norm()).item() for g in later], default=0)
+            assert drift < 0.5, (f"{key}'s gradients, while nothing much changes: expected about the same in each step, "
+                                 f"came a change of {drift:.0%}. Does {key.lower()}_optimizer.zero_grad() run first?")
+        z = torch.cat(self.nets["G"].seen)
+        assert abs(z.std() - 1) < 0.15 and abs(z.mean()) < 0.15, (
+            f"The latents: expected N(0, 1), came mean {z.mean():.2f} and standard deviation {z.std():.2f}. torch.randn?")
+        assert len(z.unique(dim=0)) > len(z) / 4, "The latents: expected new ones in each step, came the same ones."
+
+
+def assert_numbers(pair, what):
+    assert len(pair) == 2, f"{what}: expected the pair d_loss, g_loss, came {pair}."
+    for name, loss in zip(("d_loss", "g_loss"), pair):
+        assert not getattr(loss, "requires_grad", False), (
+            f"{what}, {name}: expected a detached number, came a tensor that keeps its graph. Use .detach().")
+        assert torch.as_tensor(loss).numel() == 1 and math.isfinite(loss), f"{what}, {name}: expected one finite number, came {loss}."
+
+
+@passes
+def test_train_step(train_step):
+    assert_no_globals(train_step)
+    for bias, z_size in ((0.8, 3), (0.15, 7)):
+        watch = Watch(bias, z_size)
+        D, G, *optimizers = watch.arguments
+        for step in range(3):
+            real = 0.8 + 0.2 * torch.rand(32, 3, 16, 16) - 0.1
+            losses = train_step(D, G, real, *optimizers)
+            assert_numbers(losses, "train_step's result")
+        watch.verify()
+        # this D takes fakes for real: it is wrong, and G content
+        assert bias < 0.5 or losses[0] > losses[1], (
+            f"D fooled: expected d_loss above g_loss, came {losses[0]:.3f} and {losses[1]:.3f}. Is it d_loss first?")
+
+
+@passes
+def test_train(train):
+    assert_no_globals(train)
+    images = (torch.rand(48, 3, 16, 16) < 0.9).float()  # dots, on [-1, 1] with a mean of 0.8
+    data = torch.utils.data.TensorDataset(images, torch.zeros(48, dtype=torch.int64))
+    for n_epochs, print_every in ((1, 1), (3, 3)):
+        watch, values = Watch(0.15, 5), []
+        D, G, *optimizers = watch.arguments
+        # G's pictures are of one colour: what has dots is real
+        D.register_forward_pre_hook(lambda D, x: values.append(x[0][x[0].std((1, 2, 3)) > 0.3].detach().flatten()))
+        loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+        losses = train(D, G, loader, *optimizers, n_epochs, print_every=print_every)
+        expected = n_epochs * len(loader) // print_every
+        assert abs(len(losses) - expected) <= 1, (
+            f"{n_epochs} epochs of {len(loader)} steps, print_every={print_every}: expected {expected} pairs of losses, "
+            f"came {len(losses)}.")
+        [assert_numbers(pair, "train's result") for pair in losses]
+        seen = torch.cat(values)
+        low, high = seen.min().item(), seen.max().item()
+        assert -1.5 < low < -0.5 and 0.5 < high < 1.5, (
+            f"Real images on their way to D: expected -1 to 1, as G makes them, came {low:.2f} to {high:.2f}. "
+            "The loader gives 0 to 1: has scale() run, and once?")
+        watch.verify()
+
+
+# ---------------------------------------------------------------- under pytest: definitions from the notebook
+
+@pytest.fixture(scope="session")
+def notebook():
+    """The notebook's imports, functions, classes and constants as a module; nothing else of it runs."""
+    module = types.ModuleType(NOTEBOOK.stem)
+    sys.modules[module.__name__] = module
+    for number, cell in enumerate(json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not source.startswith("%%"):
+            tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+            tree.body = [node for node in tree.body if is_definition(node)]
+            exec(compile(tree, f"{NOTEBOOK.name}, cell {number}", "exec"), module.__dict__)
+    return module
+
+
+def is_definition(node):
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):  # a constant, such as 64, -1 or (0.5, 0.999)
+        return node.value and not any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node.value))
+    if isinstance(node, ast.Try):
+        return all(isinstance(part, (ast.Import, ast.ImportFrom)) for part in node.body)
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
+
+
+def definition(name):
+    @pytest.fixture(name=name)
+    def fixture(notebook):
+        assert hasattr(notebook, name), f"{NOTEBOOK.name}: expected a definition of {name}, came none."
+        return getattr(notebook, name)
+    return fixture
+
+
+globals().update({f"{name}_of_the_notebook": definition(name) for name in DEFINED})
+
+
+# ---------------------------------------------------------------- the tests, tested
+# Plain solutions, unlike the notebook's. Below them, each line changes one piece of their source:
+# the result is still right, and must pass, or is wrong, and must be caught with the right message.
+
+def check_size(image_size):
+    if image_size not in (16, 32, 64, 128, 256):
+        raise ValueError(f"image_size must be a power of two from 16 to 256, not {image_size}")
+
+
+def plain_get_dataloader(batch_size, image_size, data_dir="processed_celeba_small/"):
+    check_size(image_size)
+    images, labels = [], []
+    for path in sorted(Path(data_dir).rglob("*")):
+        try:
+            photo = Image.open(path).convert("RGB")
+        except OSError:
+            continue
+        photo = ImageOps.fit(photo, (image_size, image_size))
+        images.append(torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255)
+        labels.append(int(path.parent.name == "b"))
+    if not images:
+        raise ValueError(f"no images in {data_dir}")
+    if not 0 < batch_size <= len(images):
+        raise ValueError(f"batch size {batch_size} for {len(images)} images")
+    data = torch.utils.data.TensorDataset(torch.stack(images), torch.tensor(labels))
+    return torch.utils.data.DataLoader(data, batch_size, shuffle=True, drop_last=False)
+
+
+def plain_scale(x, feature_range=(-1, 1)):
+    low, high = feature_range
+    return x * (high - low) + low
+
+
+class PlainDiscriminator(nn.Module):
+    def __init__(self, conv_dim, image_size=32):
+        super().__init__()
+        check_size(image_size)
+        self.hidden = nn.Conv2d(3, conv_dim, 4, stride=4)
+        self.norm = nn.BatchNorm2d(conv_dim)
+        self.head = nn.Linear(conv_dim * (image_size // 4) ** 2, 1)
+
+    def forward(self, x):
+        x = F.leaky_relu(self.norm(self.hidden(x)), 0.2)
+        return self.head(x.flatten(1))
+
+
+class PlainGenerator(nn.Module):
+    def __init__(self, z_size, conv_dim, image_size=32):
+        super().__init__()
+        check_size(image_size)
+        self.z_size, self.side = z_size, image_size // 4
+        self.first = nn.Linear(z_size, conv_dim * self.side ** 2)
+        self.norm = nn.BatchNorm2d(conv_dim)
+        self.last = nn.ConvTranspose2d(conv_dim, 3, 4, stride=4)
+
+    def forward(self, z):
+        x = self.first(z).view(len(z), -1, self.side, self.side)
+        return self.last(F.relu(self.norm(x))).tanh()
+
+
+def plain_weights_init(m):
+    if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(m.weight, 0, 0.02)
+        if m.bias is not None:
+            nn.init.zeros_(m.bias)
+
+
+def plain_build_network(d_conv_dim, g_conv_dim, z_size):
+    D = PlainDiscriminator(d_conv_dim).apply(plain_weights_init)
+    G = PlainGenerator(z_size, g_conv_dim).apply(plain_weights_init)
+    return D, G
+
+
+def plain_real_loss(D_out, smooth=False):
+    label = 0.9 if smooth else 1.0
+    return F.binary_cross_entropy_with_logits(D_out, torch.full_like(D_out, label))
+
+
+def plain_fake_loss(D_out):
+    label = 0.0
+    return F.binary_cross_entropy_with_logits(D_out, torch.full_like(D_out, label))
+
+
+def plain_train_step(D, G, real, d_optimizer, g_optimizer):
+    z = torch.randn(len(real), G.z_size, device=real.device)
+    fake = G(z)
+    d_loss = plain_real_loss(D(real)) + plain_fake_loss(D(fake.detach()))
+    d_optimizer.zero_grad()
+    d_loss.backward()
+    d_optimizer.step()
+    g_loss = plain_real_loss(D(fake))
+    g_optimizer.zero_grad()
+    g_loss.backward()
+    g_optimizer.step()
+    return d_loss.detach(), g_loss.detach()
+
+
+def plain_train(D, G, loader, d_optimizer, g_optimizer, n_epochs, print_every=50):
+    losses, step = [], 0
+    for epoch in range(n_epochs):
+        for images, _ in loader:
+            real = plain_scale(images)
+            d_loss, g_loss = plain_train_step(D, G, real, d_optimizer, g_optimizer)
+            step += 1
+            if step % print_every == 0:
+                losses.append((d_loss.item(), g_loss.item()))
+    return losses
+
+
+PLAIN = {test_get_dataloader: [plain_get_dataloader], test_scale: [plain_scale],
+         test_discriminator: [PlainDiscriminator], test_generator: [PlainGenerator],
+         test_weights_init: [plain_weights_init], test_build_network: [plain_build_network],
+         test_losses: [plain_real_loss, plain_fake_loss], test_train_step: [plain_train_step],
+         test_train: [plain_train]}
+
+
+def changed(solution, changes):
+    """The solution with each `old -> new` carried out in its source."""
+    source = inspect.getsource(solution)
+    for old, new in (change.split(" -> ") for change in changes):
+        source = source.replace(old, new)
+    scope = dict(globals())
+    exec(source, scope)
+    return scope[solution.__name__]
+
+
+def run_changed(test, changes):
+    sources = "".join(map(inspect.getsource, PLAIN[test]))
+    assert all(change.split(" -> ")[0] in sources for change in changes), f"nothing to change: {changes}"
+    test(*(changed(solution, changes) for solution in PLAIN[test]))
+
+
+BCE = "F.binary_cross_entropy_with_logits(D_out, torch.full_like(D_out, label))"
+FAKE_LOSS = "plain_fake_loss(D(fake.detach()))"
+KEEP_GRAPH = ("fake.detach() -> fake", "d_loss.backward() -> d_loss.backward(retain_graph=True)")
+
+RIGHT = [(test, f"the plain solution of {test.__name__}") for test in PLAIN] + [
+    (test_get_dataloader, "the last batch dropped", "drop_last=False -> drop_last=True"),
+    (test_get_dataloader, "borders instead of a crop", "ImageOps.fit -> ImageOps.pad"),
+    (test_scale, "out of place, another order", "x * (high - low) + low -> torch.lerp(torch.full_like(x, low), "
+     "torch.full_like(x, high), x)"),
+    (test_discriminator, "no normalisation", "nn.BatchNorm2d(conv_dim) -> nn.Identity()"),
+    (test_discriminator, "instance normalisation", "nn.BatchNorm2d -> nn.InstanceNorm2d"),
+    (test_discriminator, "spectral normalisation", "self.norm = -> nn.utils.parametrizations.spectral_norm(self.hidden); "
+     "self.norm =", "** 2, 1) -> ** 2, 1); nn.utils.spectral_norm(self.head)"),
+    (test_discriminator, "another depth", "nn.Conv2d(3, conv_dim, 4, stride=4) -> nn.Sequential(nn.Conv2d(3, 5, 4, 2, 1),"
+     " nn.ELU(), nn.Conv2d(5, 9, 3, 1, 1), nn.ELU(), nn.Conv2d(9, conv_dim, 4, 2, 1, bias=False))"),
+    (test_discriminator, "a convolution as the head", "nn.Linear(conv_dim * (image_size // 4) ** 2, 1) -> "
+     "nn.Conv2d(conv_dim, 1, image_size // 4)", "self.head(x.flatten(1)) -> self.head(x).flatten(1)"),
+    (test_discriminator, "the mean over patches", "nn.Linear(conv_dim * (image_size // 4) ** 2, 1) -> "
+     "nn.Conv2d(conv_dim, 1, 1)", "self.head(x.flatten(1)) -> self.head(x).mean((2, 3))"),
+    (test_generator, "upsampling and convolution", "nn.ConvTranspose2d(conv_dim, 3, 4, stride=4) -> nn.Sequential("
+     "nn.Upsample(scale_factor=4), nn.ReflectionPad2d(1), nn.Conv2d(conv_dim, 3, 3))"),
+    (test_generator, "no normalisation", "nn.BatchNorm2d(conv_dim) -> nn.Identity()"),
+    (test_generator, "a sigmoid, stretched", ".tanh() -> .sigmoid() * 2 - 1"),
+    (test_weights_init, "by the name of the layer", "isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) -> "
+     "any(kind in type(m).__name__ for kind in ('Conv', 'Linear'))", "nn.init.normal_(m.weight, 0, 0.02) -> "
+     "m.weight.data.normal_(0, 0.02)"),
+    (test_weights_init, "normalisation drawn around 1", "    if isinstance -> "
+     "    if isinstance(m, nn.BatchNorm2d): nn.init.normal_(m.weight, 1, 0.02)\n    if isinstance"),
+    (test_losses, "least squares", f"{BCE} -> ((D_out - label) ** 2).mean()"),
+    (test_losses, "half least squares", f"{BCE} -> F.mse_loss(D_out, torch.full_like(D_out, label)) / 2"),
+    (test_losses, "written out", f"{BCE} -> (F.softplus(D_out) - label * D_out).mean()"),
+    (test_train_step, "two batches of fakes", "D(fake)) -> D(G(torch.randn_like(z))))"),
+    (test_train_step, "the generator first", "    g_loss = plain_real_loss(D(fake))\n    g_optimizer.zero_grad()\n"
+     "    g_loss.backward()\n    g_optimizer.step()\n -> ", "d_loss = -> g_loss = plain_real_loss(D(fake)); "
+     "g_optimizer.zero_grad(); g_loss.backward(); g_optimizer.step()\n    d_loss ="),
+    (test_train_step, "three steps of D", "g_loss = -> "
+     f"for _ in range(2):\n        d_optimizer.zero_grad()\n        (plain_real_loss(D(real)) + {FAKE_LOSS})"
+     ".backward()\n        d_optimizer.step()\n    g_loss ="),
+    (test_train_step, "a step of D for each half", "d_loss = -> d_optimizer.zero_grad(); plain_real_loss(D(real))."
+     "backward(); d_optimizer.step()\n    d_loss =", f"plain_real_loss(D(real)) + {FAKE_LOSS} -> {FAKE_LOSS}"),
+    (test_train_step, "least squares", f"plain_real_loss(D(real)) + {FAKE_LOSS} -> "
+     "((D(real) - 1) ** 2).mean() / 2 + (D(fake.detach()) ** 2).mean() / 2",
+     "plain_real_loss(D(fake)) -> ((D(fake) - 1) ** 2).mean() / 2"),
+    (test_train_step, "hinge", f"plain_real_loss(D(real)) + {FAKE_LOSS} -> "
+     "F.relu(1 - D(real)).mean() + F.relu(1 + D(fake.detach())).mean()", "plain_real_loss(D(fake)) -> -D(fake).mean()"),
+    (test_train_step, "smoothed labels", "D(real)) -> D(real), smooth=True)"),
+    (test_train_step, "gradients of G alone", "g_loss.backward() -> "
+     "for p, g in zip(G.parameters(), torch.autograd.grad(g_loss, G.parameters())):\n        p.grad = g"),
+    (test_train_step, "a graph kept, fresh gradients", *KEEP_GRAPH, "D(fake)) -> D(G(z)))"),
+    (test_train, "prints from the first step on", "% print_every == 0 -> % print_every == 1 % print_every"),
+]
+
+WRONG = [
+    (test_get_dataloader, "not shuffled", "shuffle=True -> shuffle=False", "two orders"),
+    (test_get_dataloader, "values to 255", " / 255 -> .float()", r"values in \[0, 1\], came \d+.00 to 2"),
+    (test_get_dataloader, "scaled already", " / 255 -> / 127.5 - 1", r"values in \[0, 1\], came -"),
+    (test_get_dataloader, "stretched", "ImageOps.fit(photo, -> photo.resize(", "round disc round"),
+    (test_get_dataloader, "channels last", ".permute(2, 0, 1) -> ", "expected the shape"),
+    (test_get_dataloader, "labels as floats", "torch.tensor(labels) -> torch.tensor(labels).float()", "labels in int64"),
+    (test_get_dataloader, "the top folder alone", 'rglob("*") -> glob("*")', "no images|6 with the rest"),
+    (test_get_dataloader, "any size goes", "check_size(image_size) -> None", "image_size = .* names image_size"),
+    (test_get_dataloader, "any batch goes", "not 0 < batch_size <= len(images) -> batch_size < 1", "for 22 photos"),
+    (test_get_dataloader, "an error of another kind", "raise ValueError(f\"no -> raise OSError(f\"no", "came OSError"),
+    (test_get_dataloader, "a folder unnamed", "images in {data_dir} -> images", "names empty_folder"),
+    (test_scale, "to 0..1", "(-1, 1) -> (0, 1)", "expected -1.00 to 1.00, came 0.00 to 1.00"),
+    (test_scale, "the range ignored", "x * (high - low) + low -> x * 2 - 1", "expected 0.00 to 1.00, came -1.00"),
+    (test_scale, "stretched to its own range", "return x -> x = (x - x.min()) / (x.max() - x.min())\n    return x",
+     "smallest and largest"),
+    (test_scale, "in place", "return x * (high - low) + low -> return x.mul_(high - low).add_(low)", "in place"),
+    (test_discriminator, "the wrong shape", "self.head(x.flatten(1)) -> self.head(x.flatten(1))[:, 0]",
+     r"expected the shape \(2, 1\), came \(2,\)"),
+    (test_discriminator, "one logit in a batch", "self.head(x.flatten(1)) -> self.head(x.flatten(1)).mean(0, True)",
+     "expected the shape"),
+    (test_discriminator, "a sigmoid at the end", "return self.head(x.flatten(1)) -> "
+     "return self.head(x.flatten(1)).sigmoid()", "raw logits .* came 0.00 to 1.00"),
+    (test_discriminator, "a tanh at the end", "return self.head(x.flatten(1)) -> "
+     "return self.head(x.flatten(1)).tanh()", "raw logits .* came -1.00 to 1.00"),
+    (test_discriminator, "a relu at the end", "return self.head(x.flatten(1)) -> "
+     "return self.head(x.flatten(1)).relu()", "raw logits .* came 0.00"),
+    (test_discriminator, "the image ignored", "self.hidden(x) -> self.hidden(0 * x)", "different logits"),
+    (test_discriminator, "a layer unused", "self.norm(self.hidden(x)) -> self.hidden(x)",
+     "gradient for norm.weight, came none"),
+    (test_discriminator, "detached", "x.flatten(1) -> x.flatten(1).detach()", "gradient for hidden.weight"),
+    (test_discriminator, "one image size", "image_size // 4 -> 8", "expected a result, came RuntimeError"),
+    (test_discriminator, "any size goes", "check_size(image_size) -> None", "names image_size, came"),
+    (test_generator, "the wrong shape", "conv_dim, 3, 4 -> conv_dim, 1, 4", r"expected the shape \(2, 3, 16, 16\)"),
+    (test_generator, "a sigmoid at the end", ".tanh() -> .sigmoid()", "from -1 to 1, came 0.00 to 1.00"),
+    (test_generator, "nothing at the end", ".tanh() -> ", "from -1 to 1, came -[1-9]"),
+    (test_generator, "z ignored", "self.first(z) -> self.first(torch.ones_like(z))", "different images"),
+    (test_generator, "conv_dim ignored", "check_size(image_size) -> check_size(image_size); conv_dim = 8",
+     "more weights with 16"),
+    (test_generator, "z_size forgotten", "self.z_size, self.side = z_size, -> self.side =", "G.z_size: expected 10"),
+    (test_generator, "any size goes", "check_size(image_size) -> None", "names image_size, came"),
+    (test_weights_init, "0.2 for 0.02", "0.02 -> 0.2", r"deviation 0.02, came .* and 0\.(19|20)"),
+    (test_weights_init, "uniform", "normal_(m.weight, 0, 0.02) -> uniform_(m.weight, -0.0346, 0.0346)", "uniform?"),
+    (test_weights_init, "biases untouched", "nn.init.zeros_(m.bias) -> None", "expected 0, came 0.3"),
+    (test_weights_init, "linear layers left out", ", nn.Linear -> ", "Weights of Linear.* expected mean 0"),
+    (test_weights_init, "normalisation too", "nn.Linear -> nn.Linear, nn.BatchNorm2d", "weights near 1"),
+    (test_weights_init, "a bias expected", "if m.bias is not None -> if True", "came AttributeError"),
+    (test_build_network, "G before D", "return D, G -> return G, D", "gives D, G"),
+    (test_build_network, "D not initialised", "(d_conv_dim).apply(plain_weights_init) -> (d_conv_dim)", "D.apply"),
+    (test_build_network, "G not initialised", "g_conv_dim).apply(plain_weights_init) -> g_conv_dim)", "G.apply"),
+    (test_build_network, "one conv_dim for both", "z_size, g_conv_dim -> z_size, d_conv_dim", "d_conv_dim to change D"),
+    (test_losses, "the input ignored", "(D_out, torch.full_like -> (0 * D_out, torch.full_like", "to depend on D_out"),
+    (test_losses, "swapped", "label = 0.0 -> label = 1.0", "Are the labels swapped"),
+    (test_losses, "a sum", "label)) -> label), reduction='sum')", "the mean over the images"),
+    (test_losses, "not reduced", "label)) -> label), reduction='none')", r"expected the shape \(\), came \(6, 1\)"),
+    (test_losses, "a sigmoid too many", "logits(D_out, -> logits(D_out.sigmoid(),", "expected one of"),
+    (test_losses, "the logarithm overflows", f"{BCE} -> -(D_out.sigmoid() if label else 1 - D_out.sigmoid()).log().mean()",
+     "expected finite numbers"),
+    (test_losses, "smoothing ignored", "0.9 if smooth else 1.0 -> 1.0", "smooth=True to cost more"),
+    (test_losses, "smoothed to the wrong side", "0.9 if smooth -> 0.1 if smooth", "close to 1"),
+    (test_losses, "detached", "return F -> D_out = D_out.detach()\n    return F", "came RuntimeError|gradient"),
+    (test_losses, "labels on the CPU", "torch.full_like(D_out, label) -> torch.full(D_out.shape, label)",
+     "on D_out.device|came RuntimeError|device"),
+    (test_losses, "in place", "return F -> with torch.no_grad(): D_out.clamp_(-1, 1)\n    return F", "changed in place"),
+    (test_train_step, "D never updated", "d_optimizer.step() -> None", r"D: expected to be trained"),
+    (test_train_step, "G never updated", "g_optimizer.step() -> None", r"G: expected to be trained"),
+    (test_train_step, "G cut off from its loss", "D(fake)) -> D(fake.detach()))", "G: expected to be trained"),
+    (test_train_step, "G updated in D's step", *KEEP_GRAPH, "d_optimizer.step() -> d_optimizer.step(); g_optimizer.step()",
+     "D(fake)) -> D(G(z)))", r"D\(G\(z\)\) to rise|about the same"),
+    (test_train_step, "G moved by hand", "g_loss = -> [p.data.mul_(0.9) for p in G.parameters()]\n    g_loss =",
+     r"move only in g_optimizer.step\(\)"),
+    (test_train_step, "not detached", "fake.detach() -> fake", "came RuntimeError.* second time"),
+    (test_train_step, "D's gradients in G's step", *KEEP_GRAPH, "g_optimizer.zero_grad() -> None",
+     "d_optimizer.zero_grad() -> d_optimizer.zero_grad(); g_optimizer.zero_grad()", r"D\(G\(z\)\) to rise"),
+    (test_train_step, "G's gradients in D's step", "    d_optimizer.zero_grad() -> ",
+     "d_optimizer.step() -> d_optimizer.step(); d_optimizer.zero_grad()", "D's gradients"),
+    (test_train_step, "D's gradients never cleared", "d_optimizer.zero_grad() -> None", "d_optimizer.zero_grad"),
+    (test_train_step, "G's gradients never cleared", "g_optimizer.zero_grad() -> None", "g_optimizer.zero_grad"),
+    (test_train_step, "D's labels swapped", f"plain_real_loss(D(real)) + {FAKE_LOSS} -> plain_fake_loss(D(real)) + "
+     "plain_real_loss(D(fake.detach()))", r"D\(real\) - D\(fake\) to grow"),
+    (test_train_step, "no fakes for D", f" + {FAKE_LOSS} -> ", r"D\(fake\) to fall|d_loss above"),
+    (test_train_step, "no real images for D", f"plain_real_loss(D(real)) + {FAKE_LOSS} -> {FAKE_LOSS}", "two halves"),
+    (test_train_step, "G helps D", "plain_real_loss(D(fake)) -> plain_fake_loss(D(fake))", r"D\(G\(z\)\) to rise"),
+    (test_train_step, "live losses", "return d_loss.detach() -> return d_loss", "d_loss: expected a detached number"),
+    (test_train_step, "losses in the other order", "return d_loss.detach(), g_loss.detach() -> "
+     "return g_loss.detach(), d_loss.detach()", "d_loss above g_loss"),
+    (test_train_step, "a global read", "G.z_size -> len(DEFINED)", "the global DEFINED"),
+    (test_train_step, "latents of a fixed size", "G.z_size -> 10", "latents of shape"),
+    (test_train_step, "uniform latents", "torch.randn( -> torch.rand(", r"expected N\(0, 1\)"),
+    (test_train_step, "D left frozen", "return d_loss -> D.requires_grad_(False)\n    return d_loss", "requires_grad|came RuntimeError"),
+    (test_train, "D never updated", "real, d_optimizer -> real, torch.optim.SGD(D.parameters(), 0)",
+     "D: expected to be trained"),
+    (test_train, "G never updated", "g_optimizer) -> torch.optim.SGD(G.parameters(), 0))",
+     "G: expected to be trained"),
+    (test_train, "a copy trained", "_step(D, G -> _step(D, copy.deepcopy(G)", "G: expected to be trained"),
+    (test_train, "not scaled", "plain_scale(images) -> images", "expected -1 to 1, as G makes them, came 0.00"),
+    (test_train, "scaled twice", "plain_scale(images) -> plain_scale(plain_scale(images))", "came -3.00"),
+    (test_train, "one epoch", "range(n_epochs) -> range(1)", "expected 6 pairs"),
+    (test_train, "print_every ignored", "step % print_every == 0 -> True", "expected 6 pairs"),
+    (test_train, "not a number", "d_loss.item() -> float('nan')", "one finite number, came nan"),
+    (test_train, "one loss", "(d_loss.item(), g_loss.item()) -> (d_loss.item(),)", "the pair d_loss, g_loss"),
+    (test_train, "live losses", "d_loss.item() -> d_loss.requires_grad_()", "keeps its graph"),
+    (test_train, "a global read", "range(n_epochs) -> range(n_epochs or len(DEFINED))", "the global DEFINED"),
+]
+
+
+def named(rows):
+    return {"argvalues": rows, "ids": [f"{row[0].__name__[5:]}: {row[1]}" for row in rows]}
+
+
+@pytest.mark.parametrize("row", **named(RIGHT))
+def test_right_solutions_pass(row, capsys):
+    test, _, *changes = row
+    run_changed(test, changes)
+    assert capsys.readouterr().out == "Tests Passed\n"
+
+
+@pytest.mark.parametrize("row", **named(WRONG))
+def test_wrong_solutions_are_caught(row):
+    test, _, *changes, message = row
+    with pytest.raises(AssertionError, match=f"(?s){message}"):
+        run_changed(test, changes)
+
+
+# ---------------------------------------------------------------- helpers: getting the data
+
+@contextlib.contextmanager
+def serve(answer):
+    """A local HTTP server; `answer(handler)` handles each GET. Yields its address."""
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            with contextlib.suppress(ConnectionError):
+                answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/faces.zip"
+        server.shutdown()
+
+
+def file_answer(content, claimed=None):
+    """An answer that sends `content`, or the part asked for; `claimed`: a Content-Length that lies."""
+    def answer(handler):
+        first = int(handler.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+        handler.send_response(206 if first else 200)
+        handler.send_header("Content-Length", str(claimed or len(content) - first))
+        handler.end_headers()
+        handler.wfile.write(content[first:])
+        answer.sent.append(len(content) - first)
+
+    answer.sent = []
+    return answer
+
+
+def photo_bytes(shade=200):
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 30), (shade, 90, 60)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def archive(names=None, change=None):
+    """The bytes of a zip laid out as the published one, quirks included."""
+    names = names or ["faces/celeba/000001.jpg", "faces/celeba/New Folder With Items/000002.jpg", "faces/.DS_Store",
+                      "__MACOSX/faces/celeba/._000001.jpg", "faces/celeba/notes.txt"]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as pack:
+        for name in names:
+            member = zipfile.ZipInfo(name)
+            if change:
+                change(member)
+            pack.writestr(member, photo_bytes())
+    return buffer.getvalue()
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def empty_place(tmp_path, monkeypatch):
+    """An empty working folder, in which caches and drawn faces may be left."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_archive_over_http(empty_place, capsys):
+    content = archive()
+    with serve(file_answer(content)) as url:
+        folder = helpers.find_data("faces_here", url, sha256(content))
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    assert found == ["celeba/000001.jpg", "celeba/000002.jpg"], f"expected the two images alone, came {found}"
+    assert "Data: 2 images downloaded" in capsys.readouterr().out, "expected one line that says where the data is from"
+    helpers.find_data("faces_here", "http://127.0.0.1:9/gone.zip")
+    assert "found in faces_here" in capsys.readouterr().out, "expected the folder to be used the next time"
+
+
+def test_archive_from_a_file(empty_place):
+    Path("faces.zip").write_bytes(archive())
+    url = Path("faces.zip").resolve().as_uri()
+    assert helpers.count_images(helpers.find_data("faces_here", url)) == 2, "expected file:// addresses to work"
+
+
+def test_download_goes_on_where_it_stopped(empty_place):
+    content = archive()
+    partial = Path("got.partial")
+    partial.write_bytes(content[:100])
+    answer = file_answer(content)
+    with serve(answer) as url:
+        path = helpers.download(url, "got", sha256(content))
+    assert answer.sent == [len(content) - 100], f"expected only the rest to be sent, came {answer.sent}"
+    assert path.read_bytes() == content and not partial.exists(), "expected the whole archive, and no partial file left"
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_whole(empty_place):
+    content = archive()
+    with serve(file_answer(content[:150], claimed=len(content))) as url:
+        with pytest.raises(helpers.Unreachable, match="broke off"):
+            helpers.download(url, "got", sha256(content))
+    assert not Path("got.zip").exists(), "expected no archive under its final name"
+    with serve(file_answer(content)) as url:
+        assert helpers.download(url, "got", sha256(content)).read_bytes() == content, "expected it to be completed"
+
+
+@pytest.mark.parametrize("content, sha, message", [
+    (b"<!DOCTYPE html><html><body>Quota exceeded</body></html>", None, r"web page \(HTML\)"),
+    (b"\x1f\x8b not a zip", None, "not a zip archive"),
+    (archive(), "0" * 64, "wrong sha256"),
+    (archive(), next(iter(helpers.PUBLISHED_BYTES)), "wrong size"),
+    (archive()[:-30], None, "cannot be unpacked"),
+    (archive(["faces/notes.txt"]), None, "no images"),
+    (archive(["faces/../../out.jpg"]), None, "leads outside"),
+    (archive(["/etc/out.jpg"]), None, "leads outside"),
+    (archive(["C:/out.jpg"]), None, "leads outside"),
+    (archive(change=lambda member: setattr(member, "external_attr", 0o120777 << 16)), None, "is a link"),
+], ids=["html", "gzip", "sha256", "size", "truncated", "no images", "dot dot", "absolute", "drive", "link"])
+def test_wrong_archives_are_refused(empty_place, content, sha, message):
+    with serve(file_answer(content)) as url:
+        with pytest.raises(helpers.DataError, match=message) as caught:
+            helpers.find_data("faces_here", url, sha)
+    assert 'data_dir = "drawn"' in str(caught.value), f"expected the way out in the message, came: {caught.value}"
+    left = [path.name for path in empty_place.iterdir() if path.name != "cache"]
+    assert not left, f"expected nothing half-unpacked, came {left}"
+
+
+def test_an_encrypted_or_huge_archive_is_refused(empty_place, monkeypatch):
+    content = archive(["faces/1.jpg"])
+    Path("locked.zip").write_bytes(content.replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"))
+    with pytest.raises(helpers.DataError, match="encrypted"):
+        helpers.unpack("locked.zip", "faces_here")
+    Path("huge.zip").write_bytes(content)
+    monkeypatch.setattr(helpers, "MAX_UNPACKED_BYTES", 10)
+    with pytest.raises(helpers.DataError, match="more than"):
+        helpers.unpack("huge.zip", "faces_here")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/refused.zip", "http://no-such-host.invalid/faces.zip",
+                                 "file:///no/such/file.zip", "", "dead"])
+def test_no_network_means_drawn_faces_within_seconds(empty_place, capsys, url):
+    def dead_link(handler):
+        handler.send_error(404)
+
+    started = time.monotonic()
+    with serve(dead_link) as dead:
+        folder = helpers.find_data("faces_here", dead if url == "dead" else url, n_drawn=8)
+    assert helpers.count_images(folder) == 8 and "8 drawn faces" in capsys.readouterr().out, "expected 8 drawn faces"
+    assert time.monotonic() - started < 25, "expected the drawn faces within seconds"
+
+
+def test_a_server_that_hangs_is_given_up(empty_place):
+    with serve(lambda handler: time.sleep(4)) as url, pytest.raises(helpers.Unreachable, match="cannot be reached"):
+        helpers.download(url, "got", timeout=0.5)
+
+
+def test_folders_that_do_not_work(empty_place):
+    Path("empty").mkdir()
+    Path("file.txt").write_text("no folder", encoding="utf-8")
+    for name, message in (("empty", "holds no images"), ("file.txt", "is not a folder")):
+        with pytest.raises(helpers.DataError, match=f"{name}.*{message}"):
+            helpers.find_data(name)
+    with pytest.raises(helpers.DataError, match="not an address"):
+        helpers.find_data("nowhere", "faces.zip")
+
+
+# ---------------------------------------------------------------- helpers: drawn faces
+
+def test_drawn_faces_are_the_same_for_the_same_seed():
+    images, attributes = helpers.draw_faces(40, 32, seed=3)
+    assert images.shape == (40, 3, 32, 32) and images.dtype == torch.uint8, "expected uint8 (n, 3, S, S)"
+    again, _ = helpers.draw_faces(12, 32, seed=3, first=20)
+    assert torch.equal(images[20:32], again), "expected face 20 to be the same face in any call"
+    assert not torch.equal(images, helpers.draw_faces(40, 32, seed=4)[0]), "expected another seed to draw other faces"
+    assert set(attributes) == set(helpers.DRAWN_ATTRIBUTES), "expected every attribute, named as CelebA names it"
+
+
+def test_one_attribute_changes_and_the_rest_stays():
+    without, _ = helpers.draw_faces(60, 64, seed=1, Heavy_Makeup=False)
+    wearing, attributes = helpers.draw_faces(60, 64, seed=1, Heavy_Makeup=True)
+    assert attributes["Heavy_Makeup"].all(), "expected makeup on everybody"
+    changed = (without.int() - wearing.int()).abs().amax(1) > 8
+    assert changed.flatten(1).any(1).all(), "expected makeup to be seen on every face"
+    assert changed[:, :12].float().mean() < 0.01 and changed.float().mean() < 0.3, "expected hair and background untouched"
+    with pytest.raises(ValueError, match="Smiling"):
+        helpers.draw_faces(1, Smilng=True)
+
+
+def test_drawn_people_differ_as_people_do():
+    people = helpers.draw_faces(3000, 16, seed=5)[1]
+    share = {name: values.float().mean().item() for name, values in people.items()}
+    for name, low, high in (("Male", 0.4, 0.55), ("Young", 0.6, 0.85), ("Smiling", 0.4, 0.6), ("Eyeglasses", 0.05, 0.2)):
+        assert low < share[name] < high, f"{name}: expected between {low:.0%} and {high:.0%}, came {share[name]:.0%}"
+    makeup = people["Heavy_Makeup"].float()
+    men, women = makeup[people["Male"]].mean(), makeup[~people["Male"]].mean()
+    assert 0 < men < women < 1, f"makeup: expected a loose tie, came {men:.0%} of the men and {women:.0%} of the women"
+
+
+def test_drawing_is_fast():
+    times = []
+    for _ in range(4):  # the best of four: other programs slow down some, never speed one up
+        started = time.monotonic()
+        helpers.draw_faces(500, 64)
+        times.append(time.monotonic() - started)
+    assert min(times) < 1.5, f"expected 20,000 faces in under 60 s, that is 500 in under 1.5, came {min(times):.2f} s"
+
+
+# ---------------------------------------------------------------- helpers: decoding, pictures, settings
+
+def test_faces_are_decoded_once(empty_place, get_dataloader, monkeypatch, capsys):
+    save_photos(Path("photos"), 9)
+    Path("photos/broken.jpg").write_bytes(photo_bytes()[:200])
+    Path("photos/text.png").write_text("no picture", encoding="utf-8")
+    first = get_dataloader(3, 32, "photos").dataset
+    assert len(first) == 9 and "Left out 2 unreadable files: broken.jpg, text.png" in capsys.readouterr().out, (
+        "expected the readable images, and one line that names the others")
+    with monkeypatch.context() as patch:
+        patch.setattr(helpers, "_decode", lambda *args: pytest.fail("expected the pixels from the cache"))
+        second = get_dataloader(3, 32, "photos").dataset
+    assert torch.equal(first.images, second.images), "expected the same pixels from the cache"
+    Path("photos/new.jpg").write_bytes(photo_bytes())
+    assert len(get_dataloader(3, 32, "photos").dataset) == 10, "expected a changed folder to be decoded anew"
+    assert get_dataloader(3, 16, "photos").dataset.images.shape[-1] == 16, "expected another size to be decoded anew"
+
+
+def test_flips_mirror_half_of_the_images():
+    images = torch.arange(400 * 3 * 16, dtype=torch.int32).reshape(400, 3, 1, 16).remainder(256).byte()
+    faces = helpers.DecodedFaces(images, torch.zeros(400, dtype=torch.int64), ["a"], flip=True)
+    served, _ = faces.__getitems__(list(range(400)))
+    straight = images.float() / 255
+    same = (served == straight).flatten(1).all(1)
+    mirrored = (served == straight.flip(-1)).flatten(1).all(1)
+    assert (same ^ mirrored).all() and 120 < mirrored.sum() < 280, "expected about half of the images mirrored, none else"
+    assert torch.equal(faces.images, images), "expected the stored images as they were"
+
+
+def test_pixels_are_clipped_and_never_rescaled():
+    images = torch.tensor([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0]).view(6, 1, 1, 1).expand(6, 3, 4, 4)
+    values = helpers.to_pixels(images)[:, 0, 0, 0].tolist()
+    assert values == [0, 0, 128, 191, 255, 255], f"expected -1 at 0 and 1 at 255, whatever else is there, came {values}"
+    assert helpers.to_pixels(images[2:3], (0, 1)).max() == 0, "expected the value range to be honoured"
+    sheet = helpers.tile(images, columns=4, gap=2)
+    assert sheet.shape == (10, 22, 3) and sheet.dtype == np.uint8, f"expected 2 rows of 4, came {sheet.shape}"
+
+
+def test_mixed_precision_sees_weights_change():
+    layer, x = nn.Linear(8, 8), torch.randn(4, 8)
+    with helpers.autocast(torch.device("cpu")):
+        before = layer(x)
+        with torch.no_grad():
+            layer.weight.mul_(2)
+        after = layer(x)
+    assert not torch.equal(before, after), "expected training inside the block to be felt, came stale weights"
+
+
+@pytest.mark.parametrize("setting, value", [
+    ("image_size", 48), ("image_size", 8), ("image_size", 512), ("batch_size", 0), ("batch_size", -4),
+    ("batch_size", 2.5), ("z_size", 0), ("d_conv_dim", -1), ("lr", 0), ("lr", -0.1), ("beta1", 1), ("max_minutes", 0)])
+def test_bad_settings_are_named(setting, value):
+    good = dict(image_size=32, lr=2e-4, beta1=0.5, max_minutes=None, batch_size=4, z_size=10, d_conv_dim=8)
+    helpers.check_settings(**good)
+    with pytest.raises(ValueError, match=f"{setting} = {value}"):
+        helpers.check_settings(**good | {setting: value})
+
+
+def test_attributes_with_and_without_the_count(tmp_path):
+    body = "Male Smiling\n000001.jpg -1  1\n000002.jpg  1 -1\n"
+    for text in (body, "2\n" + body, ("2\n" + body).replace("\n", "\r\n")):
+        (tmp_path / "list.txt").write_bytes(text.encode())
+        names, rows = helpers.read_attributes(tmp_path / "list.txt")
+        assert names == ["Male", "Smiling"] and rows["000002.jpg"].tolist() == [True, False], f"came {names}, {rows}"
+
+
+# ---------------------------------------------------------------- helpers: runs
+
+@pytest.fixture
+def small_run(notebook, tmp_path):
+    """start(out_dir, settings, ...) -> (run, train it for n epochs): tiny networks, always from the same seed."""
+    def start(out_dir="run", settings={"seed": 0}, n=40, **kwargs):
+        torch.manual_seed(0)
+        D, G = notebook.build_network(4, 4, 8, 16)
+        d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), 1e-3) for net in (D, G))
+        averaged = torch.optim.swa_utils.AveragedModel(G, avg_fn=notebook.moving_average)
+        images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
+        faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"], flip=True)
+        loader = torch.utils.data.DataLoader(faces, 4, shuffle=True, collate_fn=helpers.as_batch)
+        run = helpers.Run(tmp_path / out_dir, settings, n_faces=4, D=D, G=G, averaged=averaged,
+                          d_optimizer=d_optimizer, g_optimizer=g_optimizer, **kwargs)
+        return run, lambda n_epochs, step=notebook.train: step(
+            D, G, loader, d_optimizer, g_optimizer, n_epochs, 4, averaged, run)
+    return start
+
+
+def weights(run):
+    return {f"{name}.{key}": value for name in ("D", "G", "averaged") for key, value in
+            run.parts[name].state_dict().items() if torch.is_tensor(value) and "running" not in key}
+
+
+def test_a_run_leaves_what_it_promises(small_run):
+    run, train = small_run()
+    losses = train(2)
+    names = {path.name for path in run.folder.rglob("*.*")}
+    promised = {"generator.pt2", "last.pt", "losses.csv", "training.gif", "epoch_0001.png", "epoch_0002.png"}
+    assert promised <= names, f"expected {sorted(promised)}, missing {sorted(promised - names)}"
+    rows = list(csv.DictReader(open(run.folder / "losses.csv", encoding="utf-8")))
+    assert list(rows[0]) == ["step", "images", "seconds", "d_loss", "g_loss"], f"came the columns {list(rows[0])}"
+    assert [(float(row["d_loss"]), float(row["g_loss"])) for row in rows] == losses, "expected the same losses in both"
+    assert [int(row["images"]) for row in rows] == [16, 32, 48, 64, 80], "expected real images seen, every 4 steps of 4"
+    helpers.load_checkpoint(run.folder / "last.pt")
+
+    generator = torch.export.load(run.folder / "generator.pt2").module()
+    own = helpers.settle(run.parts["averaged"], 8)
+    z = torch.randn(65, 8)
+    for n in (1, 2, 65):
+        faces = generator(z[:n])
+        assert faces.shape == (n, 3, 16, 16) and faces.dtype == torch.float32 and faces.abs().max() <= 1, (
+            f"expected float32 ({n}, 3, 16, 16) in [-1, 1], came {faces.dtype} {tuple(faces.shape)}")
+        assert torch.allclose(faces, own(z[:n]), atol=0.05), "expected the file to draw the averaged generator's faces"
+        assert torch.allclose(faces, generator(z)[:n], atol=1e-5), "expected the same face for a latent in any batch"
+
+
+def test_a_run_goes_on_where_it_stopped(small_run):
+    whole, train = small_run("whole")
+    train(3)
+
+    run, train = small_run("split")
+    log, run_out = run.log, iter(range(17))
+
+    def log_until_stopped(*args):
+        log(*args)
+        if next(run_out, None) is None:
+            raise KeyboardInterrupt
+
+    run.log = log_until_stopped
+    train(3)  # ends in the middle of the second epoch
+    assert run.step == 18, f"expected the stop button to end the run at step 18, came {run.step}"
+    split, train = small_run("split")
+    assert split.folder == run.folder and split.step == 18, "expected the same run to go on"
+    train(3)
+    assert split.step == whole.step == 30, f"expected 30 steps in both, came {split.step} and {whole.step}"
+    for key, value in weights(whole).items():
+        assert torch.equal(value, weights(split)[key]), f"{key}: expected the same bits as in the run left alone"
+
+
+def test_other_settings_make_another_run(small_run, capsys):
+    first, train = small_run(settings={"seed": 0, "lr": 0.1})
+    train(1)
+    second, _ = small_run(settings={"seed": 0, "lr": 0.2})
+    assert second.folder.name == "run-2" and second.step == 0, f"expected run-2, new, came {second.folder.name}"
+    assert "lr 0.1 -> 0.2" in capsys.readouterr().out, "expected a line that says what differs"
+    third, _ = small_run(settings={"seed": 0, "lr": 0.1}, resume=False)
+    assert third.folder.name == "run-2" and third.step == 0, "expected a new run with resume=False"
+    assert (first.folder / "last.pt").exists(), "expected the old run untouched"
+
+
+def test_max_minutes_bounds_the_run(small_run):
+    run, train = small_run(max_minutes=3 / 60)
+    started = time.monotonic()
+    train(10**6)
+    seconds = time.monotonic() - started
+    assert 3 <= run.seconds < 6 and seconds < 10, f"expected 3 s of training, came {run.seconds:.1f} ({seconds:.1f} in all)"
+    again, train = small_run(max_minutes=3 / 60)
+    train(10**6)
+    assert again.step == run.step, "expected a finished run to be loaded, not trained further"
+
+
+def test_a_foreign_checkpoint_is_refused(small_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="last.pt is no checkpoint"):
+        small_run()
+    assert (tmp_path / "run" / "last.pt").read_bytes() == b"no checkpoint", "expected the file untouched"
+
+
+# ---------------------------------------------------------------- the whole notebook
+
+def run_notebook(place, monkeypatch, **settings):
+    """Run the notebook in small in the folder `place`; returns everything that it printed."""
+    import papermill  # here, because a notebook opened in Colab lacks it
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    small = dict(n_drawn=300, image_size=16, batch_size=32, d_conv_dim=8, g_conv_dim=8, max_minutes=0.1, print_every=5)
+    executed = papermill.execute_notebook(NOTEBOOK, place / "executed.ipynb", small | settings, cwd=place, progress_bar=False)
+    return "".join("".join(output.get("text", "")) for cell in executed.cells for output in cell.get("outputs", []))
+
+
+def test_notebook_offline(tmp_path, monkeypatch):
+    printed = run_notebook(tmp_path, monkeypatch, data_url="http://127.0.0.1:9/refused.zip")
+    assert "300 drawn faces" in printed and "cannot be reached" in printed, "expected drawn faces, and the reason"
+    assert printed.count("Tests Passed") == 9, f"expected every check to pass, came {printed.count('Tests Passed')}"
+    run = tmp_path / "runs" / "lesson"
+    for name in ("generator.pt2", "last.pt", "losses.csv", "training.gif"):
+        assert (run / name).stat().st_size > 100, f"expected {name} in the run's folder"
+
+
+REAL_FACES = os.environ.get("REAL_FACES")
+needs_real_faces = pytest.mark.skipif(not REAL_FACES, reason="REAL_FACES does not name the folder of real faces")
+
+
+@needs_real_faces
+def test_notebook_on_the_real_archive_over_http(tmp_path, monkeypatch):
+    content = Path(REAL_FACES, "processed-celeba-small.zip").read_bytes()
+    with serve(file_answer(content)) as url:
+        printed = run_notebook(tmp_path, monkeypatch, data_url=url, data_sha256=sha256(content))
+    assert "40,045 images downloaded" in printed, "expected the archive's 40,045 images"
+    assert printed.count("Tests Passed") == 9, f"expected every check to pass, came {printed.count('Tests Passed')}"
+    assert len(list((tmp_path / "processed_celeba_small" / "celeba").iterdir())) == 40_045, "expected one flat folder"
+
+
+@needs_real_faces
+def test_notebook_on_a_plain_folder(tmp_path, monkeypatch):
+    with zipfile.ZipFile(Path(REAL_FACES, "utkface-64.zip")) as pack:
+        for name in pack.namelist()[::50]:
+            pack.extract(name, tmp_path)
+    printed = run_notebook(tmp_path, monkeypatch, data_dir=str(tmp_path / "utkface"))
+    assert "images found in" in printed and printed.count("Tests Passed") == 9, "expected a run on the folder as it is"
+
+
+def test_committed_notebook_is_one_clean_run():
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    counts = [cell["execution_count"] for cell in cells]
+    assert counts == list(range(1, len(cells) + 1)), f"expected a run from top to bottom, came {counts}"
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"], "expected no errors"
+    warned = [output["text"] for output in outputs if output.get("name") == "stderr"]
+    assert not warned, f"expected nothing on stderr, came {warned}"
+    assert NOTEBOOK.stat().st_size < 5_000_000, f"expected less than 5 MB, came {NOTEBOOK.stat().st_size:,} bytes"
