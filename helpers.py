@@ -9,6 +9,7 @@ import copy
 import csv
 import hashlib
 import http.client
+import io
 import math
 import os
 import pickle
@@ -69,9 +70,40 @@ def check_settings(image_size, lr, beta1, max_minutes, **counts):
         raise ValueError(f"max_minutes = {max_minutes!r} does not work: give minutes above 0, or None for no limit.")
 
 
+def in_notebook():
+    """Whether this code runs in a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def show_live(picture, handle=None):
+    """Show a PIL image or a line of text in place of what `handle` showed; returns the handle for the next one.
+
+    Outside a notebook nothing is shown and None comes back.
+    """
+    if not in_notebook():
+        return None
+    raw = isinstance(picture, str)  # a string itself would be shown in quotes
+    picture = {"text/plain": picture} if raw else picture
+    if handle is None:
+        return sys.modules["IPython"].display.display(picture, raw=raw, display_id=True)
+    handle.update(picture, raw=raw)
+    return handle
+
+
+class InPlace(io.TextIOBase):
+    """What tqdm writes to in a notebook: one output that changes, where stdout would leave hundreds."""
+
+    encoding, handle = "utf-8", None
+
+    def write(self, text):
+        if line := text.strip():
+            self.handle = show_live(line, self.handle)
+
+
 def progress(*args, **settings):
-    """A tqdm bar on stdout, where a notebook does not paint it red as it does stderr."""
-    return tqdm(*args, file=sys.stdout, mininterval=0.5, **settings)
+    """A tqdm bar: a single changing line in a notebook, on stdout elsewhere."""
+    return tqdm(*args, file=InPlace() if in_notebook() else sys.stdout, mininterval=0.5, **settings)
 
 
 # ---------------------------------------------------------------------------
@@ -335,10 +367,10 @@ def _save_jpeg(pixels, path):
 # ---------------------------------------------------------------------------
 
 DRAWN_ATTRIBUTES = (
-    'Male', 'Young', 'Smiling', 'Mouth_Slightly_Open', 'Eyeglasses', 'Heavy_Makeup',
-    'Wearing_Lipstick', 'Rosy_Cheeks', 'Wearing_Earrings', 'Wearing_Hat', 'Black_Hair',
-    'Brown_Hair', 'Blond_Hair', 'Gray_Hair', 'Bald', 'Receding_Hairline', 'Bangs',
-    'Straight_Hair', 'Wavy_Hair', 'Bushy_Eyebrows', 'No_Beard', 'Mustache', 'Goatee')
+    "Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
+    "Wearing_Lipstick", "Rosy_Cheeks", "Wearing_Earrings", "Wearing_Hat", "Black_Hair",
+    "Brown_Hair", "Blond_Hair", "Gray_Hair", "Bald", "Receding_Hairline", "Bangs",
+    "Straight_Hair", "Wavy_Hair", "Bushy_Eyebrows", "No_Beard", "Mustache", "Goatee")
 
 # Skin tones: edges of six bands of the typology angle; angle, L*, a*, b* of seven skins
 ITA_EDGES = 65, 55, 41, 28, 10, -30, -62
@@ -416,52 +448,52 @@ def _skin_rgb(ita):
 def _imagine_people(c):
     """Who they are, with the loose ties attributes have among people."""
     a = dict(ita=np.interp(6 * c.uniform(), range(7), ITA_EDGES))
-    pale = np.interp(a['ita'], [-20, 50], [0, 1])
+    pale = np.interp(a["ita"], [-20, 50], [0, 1])
 
     def flag(name, p):
         a[name] = c.flag(name, p)
         return a[name]
 
-    male = flag('Male', .46)
-    young = flag('Young', np.where(male, .69, .81))
-    flag('Mouth_Slightly_Open', np.where(flag('Smiling', np.where(male, .42, .54)), .75, .18))
-    flag('Eyeglasses', np.where(young, .06, .19))
-    heavy = flag('Heavy_Makeup', np.where(male, .02, .56 + .14 * young))
-    told = 'Heavy_Makeup' in c.fixed  # then lipstick follows
-    flag('Wearing_Lipstick', heavy * 1. if told else np.where(heavy, .95, .12 * ~male))
-    flag('Rosy_Cheeks', np.where(heavy, .25, .05))
-    flag('Wearing_Earrings', np.where(male, .03, .36))
-    flag('Wearing_Hat', .05)
-    flag('Bushy_Eyebrows', np.where(male, .25, .06))
+    male = flag("Male", .46)
+    young = flag("Young", np.where(male, .69, .81))
+    flag("Mouth_Slightly_Open", np.where(flag("Smiling", np.where(male, .42, .54)), .75, .18))
+    flag("Eyeglasses", np.where(young, .06, .19))
+    heavy = flag("Heavy_Makeup", np.where(male, .02, .56 + .14 * young))
+    told = "Heavy_Makeup" in c.fixed  # then lipstick follows
+    flag("Wearing_Lipstick", heavy * 1. if told else np.where(heavy, .95, .12 * ~male))
+    flag("Rosy_Cheeks", np.where(heavy, .25, .05))
+    flag("Wearing_Earrings", np.where(male, .03, .36))
+    flag("Wearing_Hat", .05)
+    flag("Bushy_Eyebrows", np.where(male, .25, .06))
 
     haired = any(c.fixed.get(k) for k in (
-        *HAIR_RGB, 'Bangs', 'Straight_Hair', 'Wavy_Hair', 'Receding_Hairline'))
-    bald = flag('Bald', (not haired) * np.where(male, np.where(young, .03, .2), .002))
-    receding = flag('Receding_Hairline', np.where(male, np.where(young, .06, .35), .02))
-    a['Bangs'] = flag('Bangs', np.where(male, .07, .20) * ~receding) & ~bald
-    a['Receding_Hairline'] = receding & ~bald & ~a['Bangs']
-    a['hue'] = c.choice([1.1 - .8 * pale, .2 + .35 * pale, .01 + .34 * pale ** 2, .01 + .05 * pale,
+        *HAIR_RGB, "Bangs", "Straight_Hair", "Wavy_Hair", "Receding_Hairline"))
+    bald = flag("Bald", (not haired) * np.where(male, np.where(young, .03, .2), .002))
+    receding = flag("Receding_Hairline", np.where(male, np.where(young, .06, .35), .02))
+    a["Bangs"] = flag("Bangs", np.where(male, .07, .20) * ~receding) & ~bald
+    a["Receding_Hairline"] = receding & ~bald & ~a["Bangs"]
+    a["hue"] = c.choice([1.1 - .8 * pale, .2 + .35 * pale, .01 + .34 * pale ** 2, .01 + .05 * pale,
                          np.where(young, .005, .7)], HAIR_RGB)
-    a.update({name: (a['hue'] == k) & ~bald for k, name in enumerate(HAIR_RGB)})
+    a.update({name: (a["hue"] == k) & ~bald for k, name in enumerate(HAIR_RGB)})
     style = c.choice([np.where(male, m, f) for m, f in (  # short, bob, long, tied, afro
         (.84, .10), (.02, .20), (.07, .50), (.01, .14))] + [.06 * (1.4 - pale)])
-    straight = c.fixed.get('Straight_Hair')
+    straight = c.fixed.get("Straight_Hair")
     p = np.where(male, .25, .5) + (style == 4) if straight is None else 1 - bool(straight)
-    a['Wavy_Hair'] = flag('Wavy_Hair', p) & ~bald
-    a['Straight_Hair'] = ~a['Wavy_Hair'] & ~bald
-    a['style'] = np.where((style == 4) & a['Straight_Hair'], 0, style)
+    a["Wavy_Hair"] = flag("Wavy_Hair", p) & ~bald
+    a["Straight_Hair"] = ~a["Wavy_Hair"] & ~bald
+    a["style"] = np.where((style == 4) & a["Straight_Hair"], 0, style)
 
-    full = .15 * bool(c.fixed.get('Mustache', True))  # it has a moustache
+    full = .15 * bool(c.fixed.get("Mustache", True))  # it has a moustache
     beard = c.choice([np.where(male, w, w == .5) for w in (.50, .18, .07, .10, full)],
-                     ['No_Beard', '', 'Mustache', 'Goatee', ''])
-    a['beard'] = beard  # none, stubble, moustache, goatee, full
+                     ["No_Beard", "", "Mustache", "Goatee", ""])
+    a["beard"] = beard  # none, stubble, moustache, goatee, full
     a.update(No_Beard=beard == 0, Mustache=(beard == 2) | (beard == 4), Goatee=beard == 3)
     return a
 
 
 def _imagine_features(c, a):
     """Pose and face, in units of about half the picture."""
-    male, old, smile = a['Male'] * 1., ~a['Young'] * 1., a['Smiling'] * 1.
+    male, old, smile = a["Male"] * 1., ~a["Young"] * 1., a["Smiling"] * 1.
     return dict(
         yaw=c.bell(0, .55), roll=c.bell(0, .14), pitch=c.bell(0, .3), zoom=c.bell(1.12, .13),
         dx=c.bell(0, .07), dy=c.bell(.11, .06), wide=c.bell(.575 + .015 * male, .05),
@@ -471,43 +503,43 @@ def _imagine_features(c, a):
         eye_h=c.bell(.066 - .009 * male - .006 * old - .008 * smile, .014),
         tilt=c.bell(.008, .022), iris_r=c.bell(.062, .004),
         brow_y=c.bell(-.162 + .016 * male, .025), brow_arch=c.bell(.035 - .015 * male, .02),
-        brow_t=c.bell(.024 + .008 * male, .008) + .011 * a['Bushy_Eyebrows'],
-        brow_tilt=c.bell(.002, .018), nose_w=c.bell(.085 + .008 * male - .0002 * a['ita'], .018),
+        brow_t=c.bell(.024 + .008 * male, .008) + .011 * a["Bushy_Eyebrows"],
+        brow_tilt=c.bell(.002, .018), nose_w=c.bell(.085 + .008 * male - .0002 * a["ita"], .018),
         nose_y=c.bell(.30, .035), nose_h=c.bell(1, .35), mouth_y=c.bell(.52, .03),
         mouth_w=c.bell(.185, .02) + .05 * smile, lift=c.bell(.02, .014) + .05 * smile,
-        lip=c.bell(1.05 - .15 * male - .15 * old - .003 * a['ita'], .25),
-        gape=a['Mouth_Slightly_Open'] * c.bell(.045 + .025 * smile, .02), smile=smile,
-        age=old * c.uniform(.55, 1), freckles=c.uniform(-8, 1).clip(0) * (a['ita'] > 35),
+        lip=c.bell(1.05 - .15 * male - .15 * old - .003 * a["ita"], .25),
+        gape=a["Mouth_Slightly_Open"] * c.bell(.045 + .025 * smile, .02), smile=smile,
+        age=old * c.uniform(.55, 1), freckles=c.uniform(-8, 1).clip(0) * (a["ita"] > 35),
         frame_w=c.bell(.185, .025), frame_h=c.bell(.125, .035), frame_t=c.uniform(.008, .028),
         shades=c.uniform() < .18, hoop=c.uniform(.02, .07), strength=c.uniform(.65, 1))
 
 
 def _imagine_hair(c, a):
     """The cut: outline, opening for the face, part and curl."""
-    style, wavy = a['style'], a['Wavy_Hair']
+    style, wavy = a["style"], a["Wavy_Hair"]
     cut = lambda *each: np.choose(style, each)
     return dict(
         side=cut(.012, .12, .10, .015, .24) + cut(.4, 1, 1, 1, 1) * c.uniform(0, .05) + .03 * wavy,
         top=cut(.06, .10, .09, .03, .22) + c.uniform(0, .09),
         length=cut(0, .72, 1.9, .1, .55) + c.uniform(-.04, .1),
         flare=cut(0, .04, .08, 0, 0) + c.bell(0, .08) * (style == 2),
-        wave=wavy * c.uniform(.5, 1), part=c.bell(0, 1), skew=c.bell(0, .35) * ~a['Bangs'],
+        wave=wavy * c.uniform(.5, 1), part=c.bell(0, 1), skew=c.bell(0, .35) * ~a["Bangs"],
         square=(cut(.55, .5, .3, .4, .6) * c.uniform(.6, 1.2)).clip(0, 1),
         open_x=cut(.56, .50, .50, .60, .57) + c.bell(0, .03),
-        open_y=np.where(a['Bangs'], .235, cut(.52, .46, .46, .46, .46))
-        + .10 * a['Receding_Hairline'] + c.bell(0, .04),
+        open_y=np.where(a["Bangs"], .235, cut(.52, .46, .46, .46, .46))
+        + .10 * a["Receding_Hairline"] + c.bell(0, .04),
         curl=cut(0, 0, 0, 0, 1.) + .3 * wavy * (style == 0))
 
 
 def _imagine_colours(c, a):
     """Pigments, light and surroundings; colours are (n, 3)."""
-    ita, warm, angle, high = a['ita'], c.bell(.04, .07), c.bell(0, 1.15), c.bell(.42, .35)
+    ita, warm, angle, high = a["ita"], c.bell(.04, .07), c.bell(0, 1.15), c.bell(.42, .35)
     iris = (c.uniform(-3.5, 3) + np.interp(ita, [0, 60], [-2.5, 3])).clip(0, 5.9).astype(int)
     tint = np.stack([c.uniform(low, 1) for low in (.72, .72, .65)], 1)
     exposure = c.bell(1.24, .12) - .0013 * ita  # as a photographer would
     return dict(
         skin=_skin_rgb(ita) * c.bell(1, .04)[:, None],
-        hair=c.rgb(np.array(list(HAIR_RGB.values()))[a['hue']], .22),
+        hair=c.rgb(np.array(list(HAIR_RGB.values()))[a["hue"]], .22),
         iris=c.rgb(np.array(IRIS_RGB)[iris], .2), lipstick=c.rgb(c.pick(LIP_RGB), .15),
         lid=c.pick(LID_RGB), cloth=c.rgb(c.pick(CLOTH_RGB)), hat=c.rgb(c.pick(CLOTH_RGB)),
         frame=c.rgb(c.pick(FRAME_RGB)),
@@ -520,17 +552,20 @@ def _imagine_colours(c, a):
         back2=tint ** .5 * c.uniform(.1, 1)[:, None])
 
 
-def imagine_faces(n, seed=0, **fixed):
-    """The attributes and latent parameters of n people, one row each.
+def imagine_faces(n, seed=0, first=0, **fixed):
+    """The attributes and latent parameters of n people, from number `first` on, one row each.
 
-    The first people are the same whatever n.  A keyword such as Heavy_Makeup=True
+    Person k of a seed is the same in every call. A keyword such as Heavy_Makeup=True
     settles an attribute for all and leaves the rest of each person; where wishes
     contradict each other, the attributes tell what is drawn.
     """
     unknown = sorted(set(fixed) - set(DRAWN_ATTRIBUTES))
     if unknown:
-        raise ValueError(f'unknown attributes {unknown}; known are {", ".join(DRAWN_ATTRIBUTES)}')
-    chance = _Chance(np.random.default_rng(seed).random((n, 200)), fixed)
+        known = ", ".join(DRAWN_ATTRIBUTES)
+        raise ValueError(f"unknown attributes {unknown}; known are {known}")
+    source = np.random.default_rng(seed)
+    source.bit_generator.advance(200 * first)
+    chance = _Chance(source.random((n, 200)), fixed)
     faces = _imagine_people(chance)
     for imagine in _imagine_features, _imagine_hair, _imagine_colours:
         faces.update(imagine(chance, faces))
@@ -542,7 +577,7 @@ def _noise_tiles(size):
     """Smooth random tiles, coarse and fine, that all faces share."""
     rng = np.random.default_rng(7)
     grids = [torch.from_numpy(rng.standard_normal((24, 1, k, k), np.float32)) for k in (7, 44)]
-    return [F.interpolate(g, (size, size), mode='bicubic', align_corners=True)[:, 0] for g in grids]
+    return [F.interpolate(g, (size, size), mode="bicubic", align_corners=True)[:, 0] for g in grids]
 
 
 def _within(d, soft):
@@ -829,8 +864,8 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
     Returns uint8 images (n, 3, size, size) and a dict of bool tensors; keywords
     settle attributes as for imagine_faces.
     """
-    faces = {k: torch.from_numpy(np.ascontiguousarray(a[first:]))
-             for k, a in imagine_faces(first + n, seed, **fixed).items()}
+    faces = {k: torch.from_numpy(np.ascontiguousarray(a))
+             for k, a in imagine_faces(n, seed, first, **fixed).items()}
     images = torch.empty(n, 3, size, size, dtype=torch.uint8)
     chunk = max(1, CHUNK_PIXELS // size ** 2)
     with torch.inference_mode():
@@ -910,7 +945,9 @@ def _decode(dataset, folder):
     beside.mkdir(parents=True)
     kept, images, n_kept = np.zeros(len(dataset), bool), None, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for index, image in enumerate(progress(pool.map(load, range(len(dataset))), "decode", len(dataset), unit="img")):
+        decoded = pool.map(load, range(len(dataset)))
+        bar = progress(decoded, "decode", len(dataset), unit="img", disable=len(dataset) < 1000)
+        for index, image in enumerate(bar):
             if image is None:
                 continue
             if images is None:
@@ -952,16 +989,17 @@ def show_images(images, title=None, labels=None, columns=8, value_range=(-1, 1),
     """Show images (N, 3, H, W) in `value_range` as a grid, `cell` inches each, with a label each if given."""
     pixels = to_pixels(images, value_range)
     rows = math.ceil(len(pixels) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * cell, rows * (cell + 0.2 * bool(labels))), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, squeeze=False,
+                                figsize=(columns * cell, rows * (cell + 0.35 * bool(labels)) + 0.25 * bool(title)))
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image) in enumerate(zip(axes.flat, pixels)):
         axis.imshow(image)
         if labels:
-            axis.set_title(labels[index], fontsize=8, pad=2)
+            axis.set_title(labels[index], fontsize=7, pad=2)
     if title:
         figure.suptitle(title, fontsize=11)
-    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 0.98))
+    figure.tight_layout(pad=0.3)
     plt.show()
     plt.close(figure)
 
@@ -1147,12 +1185,12 @@ class Run:
         """Bring the progress bar up to date."""
         self.next_report = self.seconds + 1
         done = min(1, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
-        left = self.seconds * (1 - done) / done
+        minutes, seconds = divmod(round(self.seconds * (1 - done) / done), 60)
         rate = (self.images - self.images_before) / (self.seconds - self.seconds_before)
         d_loss, g_loss = self.losses[-1] if self.rows else self.sums[-1].tolist()
         self.bar.n = round(100 * done)
         self.bar.set_description_str(f"epoch {self.epoch + 1}, {self.images:,} images, {rate:,.0f} img/s, "
-                                     f"{left // 60:.0f}:{left % 60:02.0f} left, d_loss {d_loss:.2f}, g_loss {g_loss:.2f}")
+                                     f"{minutes}:{seconds:02} left, d_loss {d_loss:.2f}, g_loss {g_loss:.2f}")
 
     def keep_grid(self, name):
         """Write the faces of the fixed latents to samples/`name`.png and show them, in place of the last ones."""
@@ -1162,7 +1200,7 @@ class Run:
             faces = averaged(self.latents.to(next(averaged.parameters()).device))
         sheet = Image.fromarray(tile(faces))
         sheet.save(self.folder / "samples" / f"{name}.png")
-        zoom = max(1, 512 // sheet.width)
+        zoom = max(1, 800 // sheet.width)
         self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
         # Often at first, then whenever the run is a tenth older, and at least every five minutes
         self.next_grid = self.seconds + min(max(10, 0.1 * self.seconds), 300)
@@ -1177,7 +1215,7 @@ class Run:
         with open(self.folder / "losses.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("step", "images", "seconds", "d_loss", "g_loss"), *self.rows])
 
-    def animate(self, most=60):
+    def animate(self, most=20):
         """Write training.gif from the grids kept so far."""
         grids = sorted((self.folder / "samples").glob("step_*.png"))
         chosen = [grids[round(i)] for i in np.linspace(0, len(grids) - 1, min(most, len(grids)))]
@@ -1193,7 +1231,8 @@ class Run:
             if resume and not differs:
                 self._load(state)
                 print(f"Going on with the run in {folder}: {self.step:,} steps, {self.images:,} images, "
-                      f"{self.seconds / 60:.1f} minutes so far.")
+                      f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
+                      "for a new run beside it, set resume = False.")
                 return folder
             number += 1
             taken, folder = folder, wanted.with_name(f"{wanted.name}-{number}")
@@ -1241,20 +1280,9 @@ def export_generator(generator, path):
     torch.export.save(program, path)
 
 
-def save_gif(frames, path, milliseconds=150, zoom=2):
+def save_gif(frames, path, milliseconds=250, zoom=2):
     """Write uint8 frames (H, W, 3) as an endless GIF that rests on its last frame."""
     pictures = [Image.fromarray(frame).resize((zoom * frame.shape[1], zoom * frame.shape[0]), Image.NEAREST)
                 for frame in frames]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0,
                      duration=[milliseconds] * (len(pictures) - 1) + [2000])
-
-
-def show_live(picture, handle=None):
-    """Show a PIL image in the notebook, in place of the one shown before; returns the handle for the next."""
-    ipython = sys.modules.get("IPython")
-    if ipython is None or ipython.get_ipython() is None:
-        return None
-    if handle is None:
-        return ipython.display.display(picture, display_id=True)
-    handle.update(picture)
-    return handle
