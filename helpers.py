@@ -9,6 +9,7 @@ import copy
 import csv
 import hashlib
 import http.client
+import inspect
 import io
 import math
 import os
@@ -21,6 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -30,7 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
@@ -46,7 +48,7 @@ CACHE = Path("cache")
 
 def check_image_size(image_size):
     """Raise a ValueError unless image_size (pixels) is a power of two from 16 to 256."""
-    if image_size not in IMAGE_SIZES:
+    if not isinstance(image_size, int) or image_size not in IMAGE_SIZES:
         raise ValueError(f"image_size = {image_size!r} does not work: the networks halve and double the image, "
                          f"so it must be one of {', '.join(map(str, IMAGE_SIZES))}.")
 
@@ -58,7 +60,7 @@ def check_counts(**counts):
             raise ValueError(f"{name} = {value!r} does not work: it must be a whole number of at least 1.")
 
 
-def check_settings(image_size, lr, beta1, max_minutes, **counts):
+def check_settings(image_size, lr, beta1, max_minutes, seed=0, **counts):
     """Check the notebook's settings before anything is fetched or trained; raises ValueError."""
     check_image_size(image_size)
     check_counts(**counts)
@@ -66,6 +68,8 @@ def check_settings(image_size, lr, beta1, max_minutes, **counts):
         raise ValueError(f"lr = {lr!r} does not work: a learning rate lies between 0 and 1; try 0.0002.")
     if not 0 <= beta1 < 1:
         raise ValueError(f"beta1 = {beta1!r} does not work: it must be at least 0 and below 1; try 0.5.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed = {seed!r} does not work: it must be a whole number from 0 to {2**32 - 1}.")
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"max_minutes = {max_minutes!r} does not work: give minutes above 0, or None for no limit.")
 
@@ -113,6 +117,7 @@ def progress(*args, **settings):
 # The published archive, whose size is known before the download starts
 PUBLISHED_BYTES = {"2cd4fbba4b618faeb4be18c69da3a68ff6a163057d12ff321cb044fc51f416d3": 247_694_507}
 MAX_UNPACKED_BYTES = 20 * 2**30
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 WAY_OUT = 'To go on without it, set data_dir = "drawn".'
 
 
@@ -138,7 +143,7 @@ def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64):
         return _drawn_folder(n_drawn, image_size, 'data_dir = "drawn"')
     folder = Path(data_dir)
     if folder.exists():
-        n_images = count_images(folder)
+        n_images = sum(1 for _ in find_images(folder))
         print(f"Data: {n_images:,} images found in {folder}.")
         return folder
     try:
@@ -147,7 +152,11 @@ def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64):
         archive = download(url, CACHE / (sha256 or hashlib.sha256(url.encode()).hexdigest()), sha256)
     except Unreachable as error:
         return _drawn_folder(n_drawn, image_size, f"there is no folder {folder}, and {error}")
-    n_images = unpack(archive, folder)
+    try:
+        n_images = unpack(archive, folder)
+    except DataError:
+        archive.unlink()
+        raise
     archive.unlink()
     print(f"Data: {n_images:,} images downloaded from {url} into {folder}.")
     return folder
@@ -155,28 +164,45 @@ def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64):
 
 def is_image(path):
     """Whether `path` names a picture, and not what Finder and zip leave beside them."""
-    path = PurePosixPath(Path(path).as_posix())
-    return (path.suffix.lower() in IMAGE_TYPES and not path.name.startswith(".")
-            and "__MACOSX" not in path.parts)
+    name = os.path.basename(path)
+    return (os.path.splitext(name)[1].lower() in IMAGE_TYPES and not name.startswith(".")
+            and "__MACOSX" not in str(path))
+
+
+def load_image(path):
+    """An image file as RGB, turned as the camera was held."""
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def readable(dataset, indices):
+    """Those of `indices` whose images in an ImageFolder can be read; DataError if there are none."""
+    def can_be_read(index):
+        with contextlib.suppress(*UNREADABLE):
+            return dataset[index] is not None
+
+    found = [index for index in indices if can_be_read(index)]
+    if not found:
+        raise DataError(f"None of the {len(indices)} images tried in {dataset.root} can be read "
+                        f"(the first: {Path(dataset.samples[indices[0]][0]).name}).")
+    return found
 
 
 def find_images(folder):
-    """Yield the paths of the images below `folder`, at any depth."""
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(root, name) for name in sorted(names) if is_image(Path(root, name)))
-
-
-def count_images(folder):
-    """Number of images below `folder`; DataError if it is no folder or there are none."""
+    """Yield the paths of the images below `folder`, at any depth; DataError if there are none."""
     if not Path(folder).is_dir():
         raise DataError(f"{folder} is not a folder. data_dir must name a folder of images; "
                         "for an archive on disk set data_url to its file:// address.")
-    n_images = sum(1 for _ in find_images(folder))
-    if not n_images:
+    found = False
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for path in (os.path.join(root, name) for name in sorted(names)):
+            if is_image(path):
+                found = True
+                yield path
+    if not found:
         raise DataError(f"The folder {Path(folder).resolve().name} ({folder}) holds no images "
                         f"({', '.join(IMAGE_TYPES)}). Put some into it, or remove it so that the archive is fetched.")
-    return n_images
 
 
 def class_folders(folder):
@@ -184,10 +210,8 @@ def class_folders(folder):
 
     Images that lie directly in `folder` make it one class, ".", with all that is below it.
     """
-    count_images(folder)
-    if any(is_image(path) for path in Path(folder).iterdir()):
-        return ["."]
-    return sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and any(find_images(path)))
+    parents = {Path(path).relative_to(folder).parts[0] for path in find_images(folder)}
+    return ["."] if any(Path(folder, name).is_file() for name in parents) else sorted(parents)
 
 
 def download(url, path, sha256=None, timeout=15):
@@ -197,13 +221,14 @@ def download(url, path, sha256=None, timeout=15):
     address does not answer and DataError when what it answers is not the archive.
     """
     path = Path(path).with_suffix(".zip")
+    if path.exists():  # fetched and checked before, but not unpacked
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     have = partial.stat().st_size if partial.exists() else 0
     with contextlib.closing(_open_url(url, have, timeout)) as answer:
-        have, total = _position(answer, have, sha256)
-        _copy(answer, partial, have, total, url)
-    _check_archive(partial, total, sha256, url)
+        _copy(answer, partial, have, sha256, url)
+    _check_archive(partial, sha256, url)
     os.replace(partial, path)
     return path
 
@@ -233,67 +258,68 @@ def _open_url(url, offset, timeout):
     return answer
 
 
-def _position(answer, have, sha256):
-    """(offset of the first byte in `answer`, bytes of the whole file or None if unknown)."""
-    left = answer.headers.get("Content-Length")
+def _copy(answer, partial, have, sha256, url):
+    """Write `answer` to the file `partial`, of which `have` bytes are there; Unreachable if it breaks off."""
     if getattr(answer, "status", None) != 206:  # the server starts again from the beginning
         have = 0
-    return have, have + int(left) if left else PUBLISHED_BYTES.get(sha256)
-
-
-def _copy(answer, partial, have, total, url):
-    """Append `answer` to the file `partial` from byte `have` on; Unreachable if it breaks off."""
-    size = f"{total / 1e6:.0f} MB" if total else "size unknown"
-    print(f"Downloading {url} ({size}).")
-    bar = progress(total=total, initial=have, unit="B", unit_scale=True, desc="download")
+    length = answer.headers.get("Content-Length")
+    total = have + int(length) if length else PUBLISHED_BYTES.get(sha256)
+    size = f"{total / 1e6:,.0f} MB" if total else "size unknown"
     try:
-        with bar, open(partial, "r+b" if have else "wb") as file:
+        block = answer.read(2**16)
+        if not have:
+            _check_head(block, url)  # before anything is overwritten
+        print(f"Downloading {url} ({size}).")
+        with progress(total=total, initial=have, unit="B", unit_scale=True, desc="download") as bar, \
+                open(partial, "r+b" if have else "wb") as file:
             file.seek(have)
-            while block := answer.read(2**18):
+            while block:
                 file.write(block)
+                have += len(block)
                 bar.update(len(block))
+                block = answer.read(2**18)
     except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(f"the download broke off at {bar.n / 1e6:.0f} MB ({error}); "
+        raise Unreachable(f"the download broke off at {have / 1e6:.0f} MB ({error}); "
                           "run the cell again to go on from there") from error
-    if total and bar.n < total:
-        raise Unreachable(f"the download broke off at {bar.n / 1e6:.0f} of {total / 1e6:.0f} MB; "
+    if total and have < total:
+        raise Unreachable(f"the download broke off at {have / 1e6:.0f} of {size}; "
                           "run the cell again to go on from there")
 
 
-def _check_archive(path, total, sha256, url):
-    """DataError unless the file is a zip of `total` bytes with this sha256; a wrong file is removed."""
-    head = path.open("rb").read(512)
-    size = path.stat().st_size
-    total = PUBLISHED_BYTES.get(sha256, total)
-    problem = None
+def _check_head(head, url):
+    """DataError unless these first bytes of an answer are a zip file's."""
     if b"<html" in head.lower() or b"<!doctype" in head.lower():
-        problem = ("answers with a web page (HTML) instead of the archive, as a login page or a download "
-                   "quota does. Download the archive in a browser and set data_url to its file:// address.")
-    elif not head.startswith(b"PK"):
-        problem = "is not a zip archive: its first bytes are not a zip file's."
-    elif total and size != total:
-        problem = f"has the wrong size: {size:,} bytes instead of {total:,}. It was removed; try again."
-    elif sha256:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
-            if digest is None:  # Python 3.10
-                digest = hashlib.sha256()
-                while block := file.read(2**20):
-                    digest.update(block)
-        if digest.hexdigest() != sha256.lower():
-            problem = (f"has the wrong sha256, {digest.hexdigest()} instead of {sha256}: it is damaged, or another "
-                       "file. It was removed; try again, or correct data_sha256.")
-    if problem:
-        path.unlink()
-        raise DataError(f"What lies at {url} {problem}")
+        raise DataError(f"{url} answers with a web page (HTML) instead of the archive, as a login page or a download "
+                        "quota does. Download the archive in a browser and set data_url to its file:// address.")
+    if not head.startswith(b"PK"):
+        raise DataError(f"What lies at {url} is not a zip archive: its first bytes are not a zip file's.")
+
+
+def _check_archive(path, sha256, url):
+    """DataError unless the file has this sha256, and the size that belongs to it; a wrong file is removed."""
+    if not sha256:
+        return
+    size, expected = path.stat().st_size, PUBLISHED_BYTES.get(sha256)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() == sha256.lower():
+        return
+    path.unlink()
+    if expected and size != expected:
+        raise DataError(f"What lies at {url} has the wrong size: {size:,} bytes instead of {expected:,}. "
+                        "It was removed; try again.")
+    raise DataError(f"What lies at {url} has the wrong sha256, {digest.hexdigest()} instead of {sha256}: it is "
+                    "damaged, or another file. It was removed; try again, or correct data_sha256.")
 
 
 def unpack(archive, folder):
     """Unpack the images of a zip into `folder` and return how many; all of them or none.
 
-    Left out: `__MACOSX/`, hidden files, whatever is no image, and the needless levels above the
-    images and called "New Folder With Items". Refused, as a DataError: paths that lead outside,
-    links, encrypted entries, and more than MAX_UNPACKED_BYTES.
+    Left out: `__MACOSX/`, hidden files, whatever is no image, and the folder levels that only the
+    archive has: its top and "New Folder With Items". Refused, as a DataError: paths that lead
+    outside, links, encrypted entries, and more than MAX_UNPACKED_BYTES.
     """
     folder, beside = Path(folder), Path(f"{folder}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
@@ -302,18 +328,19 @@ def unpack(archive, folder):
             members = [member for member in pack.infolist() if _is_wanted(member)]
             if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
                 raise DataError(f"The archive would unpack to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB.")
-            top = os.path.commonpath([PurePosixPath(m.filename).parts[0] for m in members]) if members else ""
-            for member in progress(members, desc="unpack", unit="img"):
-                parts = PurePosixPath(member.filename).parts
-                parts = [part for part in parts[parts[0] == top and len(parts) > 1:] if part != "New Folder With Items"]
-                target = beside.joinpath(*parts)
+            for member in progress(members, desc="unpack", unit="img", disable=len(members) < 1000):
+                # Without the archive's own top folder, and without the folder that Finder made
+                *folders, name = PurePosixPath(member.filename).parts
+                target = beside.joinpath(*[part for part in folders[1:] if part != "New Folder With Items"], name)
+                if target.exists():
+                    target = beside.joinpath(*folders, name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with pack.open(member) as source, open(target, "xb") as file:
                     shutil.copyfileobj(source, file)
         if not members:
             raise DataError("The archive holds no images.")
         os.replace(beside, folder)
-    except (zipfile.BadZipFile, FileExistsError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, FileExistsError, EOFError) as error:
         raise DataError(f"The archive cannot be unpacked: {error}.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -348,7 +375,9 @@ def _drawn_folder(n, image_size, reason):
             for first in range(0, n, 1000):
                 images, attributes = draw_faces(min(1000, n - first), size, first=first)
                 names = [f"{first + i + 1:06d}.jpg" for i in range(len(images))]
-                list(pool.map(_save_jpeg, images.permute(0, 2, 3, 1).numpy(), [beside / "faces" / name for name in names]))
+                pixels = (Image.fromarray(image) for image in images.permute(0, 2, 3, 1).numpy())
+                paths = [beside / "faces" / name for name in names]
+                list(pool.map(lambda image, path: image.save(path, quality=95, subsampling=0), pixels, paths))
                 signs = torch.stack([attributes[name] for name in DRAWN_ATTRIBUTES], 1).int() * 2 - 1
                 for name, row in zip(names, signs.tolist()):
                     print(name, *row, file=table)
@@ -358,19 +387,14 @@ def _drawn_folder(n, image_size, reason):
     return folder
 
 
-def _save_jpeg(pixels, path):
-    Image.fromarray(pixels).save(path, quality=95, subsampling=0)
-
-
 # ---------------------------------------------------------------------------
 # Drawn faces
 # ---------------------------------------------------------------------------
 
-DRAWN_ATTRIBUTES = (
-    "Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
-    "Wearing_Lipstick", "Rosy_Cheeks", "Wearing_Earrings", "Wearing_Hat", "Black_Hair",
-    "Brown_Hair", "Blond_Hair", "Gray_Hair", "Bald", "Receding_Hairline", "Bangs",
-    "Straight_Hair", "Wavy_Hair", "Bushy_Eyebrows", "No_Beard", "Mustache", "Goatee")
+DRAWN_ATTRIBUTES = ("Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
+                    "Wearing_Lipstick", "Rosy_Cheeks", "Wearing_Earrings", "Wearing_Hat", "Black_Hair", "Brown_Hair",
+                    "Blond_Hair", "Gray_Hair", "Bald", "Receding_Hairline", "Bangs", "Straight_Hair", "Wavy_Hair",
+                    "Bushy_Eyebrows", "No_Beard", "Mustache", "Goatee")
 
 # Skin tones: edges of six bands of the typology angle; angle, L*, a*, b* of seven skins
 ITA_EDGES = 65, 55, 41, 28, 10, -30, -62
@@ -378,10 +402,8 @@ ITA_SKINS = np.array([(-65, 27, 9, 10.5), (-50, 34, 11, 14), (-10, 46.5, 13, 19)
                       (19, 56, 12, 18), (35, 62, 11, 17), (48, 67, 9, 15), (65, 73, 7, 11)])
 HAIR_RGB = dict(Black_Hair=(.10, .08, .08), Brown_Hair=(.33, .21, .13),
                 Blond_Hair=(.80, .63, .38), Red_Hair=(.56, .25, .11), Gray_Hair=(.70, .69, .68))
-IRIS_RGB = ((.20, .11, .06), (.30, .17, .08), (.36, .34, .16), (.28, .44, .30), (.30, .47, .62),
-            (.45, .53, .58))
-LIP_RGB = ((.72, .10, .16), (.80, .27, .36), (.60, .10, .25), (.74, .36, .34), (.84, .32, .25),
-           (.45, .10, .17))
+IRIS_RGB = ((.20, .11, .06), (.30, .17, .08), (.36, .34, .16), (.28, .44, .30), (.30, .47, .62), (.45, .53, .58))
+LIP_RGB = ((.72, .10, .16), (.80, .27, .36), (.60, .10, .25), (.74, .36, .34), (.84, .32, .25), (.45, .10, .17))
 LID_RGB = (.35, .20, .18), (.30, .22, .34), (.25, .28, .35), (.45, .30, .20), (.16, .13, .14)
 CLOTH_RGB = ((.13, .14, .18), (.85, .84, .82), (.20, .28, .45), (.55, .16, .18), (.25, .40, .33),
              (.62, .50, .36), (.45, .47, .52), (.60, .45, .62))
@@ -393,10 +415,8 @@ RELIEF = ((0, .12, .062, .16, .033, 0), (.23, -.14, .17, .06, .027, 0),
           (0, .66, .14, .035, -.018, .12), (0, .77, .14, .09, .03, -.02),
           (0, -.38, .30, .16, .03, -.03), (.13, .42, .06, .08, -.006, .03),
           (0, .43, .025, .04, -.006, .06), (.085, .10, .032, .12, 0, .09))
-WARM, COOL, EYE_WHITE, LIP_TINT, GOLD, DARK, WHITE = (
-    torch.tensor(c).view(3, 1, 1) for c in (
-        (1., .91, .87), (.1, .9, .8), (.97, .95, .93), (.90, .64, .63), (.85, .68, .35),
-        (.07, .05, .05), (1., 1., 1.)))
+WARM, COOL, EYE_WHITE, LIP_TINT, GOLD, DARK, WHITE = (torch.tensor(colour).view(3, 1, 1) for colour in (
+    (1., .91, .87), (.1, .9, .8), (.97, .95, .93), (.90, .64, .63), (.85, .68, .35), (.07, .05, .05), (1., 1., 1.)))
 CHUNK_PIXELS = 64 * 64 ** 2  # what the cache holds
 
 
@@ -466,8 +486,7 @@ def _imagine_people(c):
     flag("Wearing_Hat", .05)
     flag("Bushy_Eyebrows", np.where(male, .25, .06))
 
-    haired = any(c.fixed.get(k) for k in (
-        *HAIR_RGB, "Bangs", "Straight_Hair", "Wavy_Hair", "Receding_Hairline"))
+    haired = any(c.fixed.get(k) for k in (*HAIR_RGB, "Bangs", "Straight_Hair", "Wavy_Hair", "Receding_Hairline"))
     bald = flag("Bald", (not haired) * np.where(male, np.where(young, .03, .2), .002))
     receding = flag("Receding_Hairline", np.where(male, np.where(young, .06, .35), .02))
     a["Bangs"] = flag("Bangs", np.where(male, .07, .20) * ~receding) & ~bald
@@ -496,22 +515,19 @@ def _imagine_features(c, a):
     male, old, smile = a["Male"] * 1., ~a["Young"] * 1., a["Smiling"] * 1.
     return dict(
         yaw=c.bell(0, .55), roll=c.bell(0, .14), pitch=c.bell(0, .3), zoom=c.bell(1.12, .13),
-        dx=c.bell(0, .07), dy=c.bell(.11, .06), wide=c.bell(.575 + .015 * male, .05),
-        up=c.bell(.76, .05), low=c.bell(.79 + .05 * male, .06), jaw=c.bell(.4 + .3 * male, .3),
-        taper=c.bell(.07 - .06 * male, .06), neck=c.bell(.31 + .09 * male, .04),
-        eye_x=c.bell(.245, .02), eye_w=c.bell(.14 - .006 * male, .014), gaze=c.bell(0, .03),
-        eye_h=c.bell(.066 - .009 * male - .006 * old - .008 * smile, .014),
-        tilt=c.bell(.008, .022), iris_r=c.bell(.062, .004),
-        brow_y=c.bell(-.162 + .016 * male, .025), brow_arch=c.bell(.035 - .015 * male, .02),
-        brow_t=c.bell(.024 + .008 * male, .008) + .011 * a["Bushy_Eyebrows"],
-        brow_tilt=c.bell(.002, .018), nose_w=c.bell(.085 + .008 * male - .0002 * a["ita"], .018),
-        nose_y=c.bell(.30, .035), nose_h=c.bell(1, .35), mouth_y=c.bell(.52, .03),
-        mouth_w=c.bell(.185, .02) + .05 * smile, lift=c.bell(.02, .014) + .05 * smile,
+        dx=c.bell(0, .07), dy=c.bell(.11, .06), wide=c.bell(.575 + .015 * male, .05), up=c.bell(.76, .05),
+        low=c.bell(.79 + .05 * male, .06), jaw=c.bell(.4 + .3 * male, .3), taper=c.bell(.07 - .06 * male, .06),
+        neck=c.bell(.31 + .09 * male, .04), eye_x=c.bell(.245, .02), eye_w=c.bell(.14 - .006 * male, .014),
+        gaze=c.bell(0, .03), eye_h=c.bell(.066 - .009 * male - .006 * old - .008 * smile, .014),
+        tilt=c.bell(.008, .022), iris_r=c.bell(.062, .004), brow_y=c.bell(-.162 + .016 * male, .025),
+        brow_arch=c.bell(.035 - .015 * male, .02),
+        brow_t=c.bell(.024 + .008 * male, .008) + .011 * a["Bushy_Eyebrows"], brow_tilt=c.bell(.002, .018),
+        nose_w=c.bell(.085 + .008 * male - .0002 * a["ita"], .018), nose_y=c.bell(.30, .035), nose_h=c.bell(1, .35),
+        mouth_y=c.bell(.52, .03), mouth_w=c.bell(.185, .02) + .05 * smile, lift=c.bell(.02, .014) + .05 * smile,
         lip=c.bell(1.05 - .15 * male - .15 * old - .003 * a["ita"], .25),
-        gape=a["Mouth_Slightly_Open"] * c.bell(.045 + .025 * smile, .02), smile=smile,
-        age=old * c.uniform(.55, 1), freckles=c.uniform(-8, 1).clip(0) * (a["ita"] > 35),
-        frame_w=c.bell(.185, .025), frame_h=c.bell(.125, .035), frame_t=c.uniform(.008, .028),
-        shades=c.uniform() < .18, hoop=c.uniform(.02, .07), strength=c.uniform(.65, 1))
+        gape=a["Mouth_Slightly_Open"] * c.bell(.045 + .025 * smile, .02), smile=smile, age=old * c.uniform(.55, 1),
+        freckles=c.uniform(-8, 1).clip(0) * (a["ita"] > 35), frame_w=c.bell(.185, .025), frame_h=c.bell(.125, .035),
+        frame_t=c.uniform(.008, .028), shades=c.uniform() < .18, hoop=c.uniform(.02, .07), strength=c.uniform(.65, 1))
 
 
 def _imagine_hair(c, a):
@@ -520,14 +536,11 @@ def _imagine_hair(c, a):
     cut = lambda *each: np.choose(style, each)
     return dict(
         side=cut(.012, .12, .10, .015, .24) + cut(.4, 1, 1, 1, 1) * c.uniform(0, .05) + .03 * wavy,
-        top=cut(.06, .10, .09, .03, .22) + c.uniform(0, .09),
-        length=cut(0, .72, 1.9, .1, .55) + c.uniform(-.04, .1),
-        flare=cut(0, .04, .08, 0, 0) + c.bell(0, .08) * (style == 2),
-        wave=wavy * c.uniform(.5, 1), part=c.bell(0, 1), skew=c.bell(0, .35) * ~a["Bangs"],
-        square=(cut(.55, .5, .3, .4, .6) * c.uniform(.6, 1.2)).clip(0, 1),
+        top=cut(.06, .10, .09, .03, .22) + c.uniform(0, .09), length=cut(0, .72, 1.9, .1, .55) + c.uniform(-.04, .1),
+        flare=cut(0, .04, .08, 0, 0) + c.bell(0, .08) * (style == 2), wave=wavy * c.uniform(.5, 1), part=c.bell(0, 1),
+        skew=c.bell(0, .35) * ~a["Bangs"], square=(cut(.55, .5, .3, .4, .6) * c.uniform(.6, 1.2)).clip(0, 1),
         open_x=cut(.56, .50, .50, .60, .57) + c.bell(0, .03),
-        open_y=np.where(a["Bangs"], .235, cut(.52, .46, .46, .46, .46))
-        + .10 * a["Receding_Hairline"] + c.bell(0, .04),
+        open_y=np.where(a["Bangs"], .235, cut(.52, .46, .46, .46, .46)) + .1 * a["Receding_Hairline"] + c.bell(0, .04),
         curl=cut(0, 0, 0, 0, 1.) + .3 * wavy * (style == 0))
 
 
@@ -539,17 +552,14 @@ def _imagine_colours(c, a):
     exposure = c.bell(1.24, .12) - .0013 * ita  # as a photographer would
     return dict(
         skin=_skin_rgb(ita) * c.bell(1, .04)[:, None],
-        hair=c.rgb(np.array(list(HAIR_RGB.values()))[a["hue"]], .22),
-        iris=c.rgb(np.array(IRIS_RGB)[iris], .2), lipstick=c.rgb(c.pick(LIP_RGB), .15),
-        lid=c.pick(LID_RGB), cloth=c.rgb(c.pick(CLOTH_RGB)), hat=c.rgb(c.pick(CLOTH_RGB)),
-        frame=c.rgb(c.pick(FRAME_RGB)),
+        hair=c.rgb(np.array(list(HAIR_RGB.values()))[a["hue"]], .22), iris=c.rgb(np.array(IRIS_RGB)[iris], .2),
+        lipstick=c.rgb(c.pick(LIP_RGB), .15), lid=c.pick(LID_RGB), cloth=c.rgb(c.pick(CLOTH_RGB)),
+        hat=c.rgb(c.pick(CLOTH_RGB)), frame=c.rgb(c.pick(FRAME_RGB)),
         light=np.stack([1 + warm, np.ones_like(warm), 1 - warm], 1) * exposure[:, None],
-        lx=np.sin(angle) * np.cos(high), ly=-np.sin(high), lz=np.cos(angle) * np.cos(high),
-        ambient=c.bell(.40, .2), gloss=c.bell(.34, .2), back_x=c.bell(0, .5),
-        back_y=c.bell(-.1, .4), blobs=c.uniform(0, .32), coarse=(24 * c.uniform()).astype(int),
-        fine=(24 * c.uniform()).astype(int),
-        back=(tint * c.uniform(.1, 1.15)[:, None]).clip(0, .96),
-        back2=tint ** .5 * c.uniform(.1, 1)[:, None])
+        lx=np.sin(angle) * np.cos(high), ly=-np.sin(high), lz=np.cos(angle) * np.cos(high), ambient=c.bell(.40, .2),
+        gloss=c.bell(.34, .2), back_x=c.bell(0, .5), back_y=c.bell(-.1, .4), blobs=c.uniform(0, .32),
+        coarse=(24 * c.uniform()).astype(int), fine=(24 * c.uniform()).astype(int),
+        back=(tint * c.uniform(.1, 1.15)[:, None]).clip(0, .96), back2=tint ** .5 * c.uniform(.1, 1)[:, None])
 
 
 def imagine_faces(n, seed=0, first=0, **fixed):
@@ -603,8 +613,7 @@ def _rows(v, top, bottom):
     """Views of the maps on a band of rows, given in face units, with a margin."""
     size = v.img.shape[-1]
     cut = slice(*(int(min(max(t * .56 + .445, 0), 1) * size) for t in (top - .16, bottom + .16)))
-    return SimpleNamespace(**{k: m[..., cut, :] if m.shape[-2] == size else m
-                              for k, m in vars(v).items()})
+    return SimpleNamespace(**{k: m[..., cut, :] if m.shape[-2] == size else m for k, m in vars(v).items()})
 
 
 def _optional(paint, v, p, has, *band):
@@ -631,8 +640,7 @@ def _maps(p, size):
     coarse, fine = (tiles[k.flatten()] for tiles, k in zip(_noise_tiles(size), (p.coarse, p.fine)))
     mix = (.5 + p.back_x * gx + p.back_y * gy + p.blobs * coarse).clamp_(0, 1)[:, None]
     px = 2 / size / p.zoom
-    return SimpleNamespace(
-        img=p.back + (p.back2 - p.back) * mix, px=px, x=x, y=y, rx=rx, ry=ry, r2=r2, nz=nz, u=u,
+    return SimpleNamespace(img=p.back + (p.back2 - p.back) * mix, px=px, x=x, y=y, rx=rx, ry=ry, r2=r2, nz=nz, u=u,
         w=y + .12 * p.pitch * (nz - .5), au=u.abs(), sign=u.sign(), coarse=coarse, fine=fine,
         head=_within((r2.sqrt() - 1) * .6, px), vignette=1.12 - .11 * (gx.square() + gy.square()))
 
@@ -792,8 +800,7 @@ def _paint_mouth(v, p):
     y, gap = v.w - p.mouth_y + p.lift * (mx.square() - .35), p.gape * bow
     top = -.05 * p.lip * bow * (1.05 - .28 * _ridge(mx, .16)) - .3 * gap
     bottom = .068 * p.lip * bow + .7 * gap
-    lips = (p.skin * LIP_TINT).lerp(p.lipstick * (.6 + .4 * p.skin),
-                                    (stick * (.55 + .35 * p.strength))[:, None])
+    lips = (p.skin * LIP_TINT).lerp(p.lipstick * (.6 + .4 * p.skin), (stick * (.55 + .35 * p.strength))[:, None])
     lips = lips * p.light * (.74 + .22 * (y > 0))[:, None]
     gloss = _bump(mx + .2 * p.lx, y - bottom * .55, .4, .014) * (.12 + .14 * stick)
     body = _within(torch.maximum(top - y, y - bottom), 1.3 * v.px) * (bow > 0)
@@ -864,8 +871,7 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
     Returns uint8 images (n, 3, size, size) and a dict of bool tensors; keywords
     settle attributes as for imagine_faces.
     """
-    faces = {k: torch.from_numpy(np.ascontiguousarray(a))
-             for k, a in imagine_faces(n, seed, first, **fixed).items()}
+    faces = {k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in imagine_faces(n, seed, first, **fixed).items()}
     images = torch.empty(n, 3, size, size, dtype=torch.uint8)
     chunk = max(1, CHUNK_PIXELS // size ** 2)
     with torch.inference_mode():
@@ -922,7 +928,7 @@ def decode_once(dataset, flip=False):
     if not kept.any():
         raise DataError(f"None of the {len(kept)} images in {dataset.root} can be read (the first: {unreadable[0]}).")
     if unreadable:
-        print(f"Left out {len(unreadable)} unreadable files: {', '.join(unreadable[:3])}{' …' * (len(unreadable) > 3)}")
+        print(f"Left out {len(unreadable)} unreadable files, the first: {', '.join(unreadable[:3])}.")
     images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))[:kept.sum()]
     return DecodedFaces(images, torch.tensor(dataset.targets)[torch.from_numpy(kept)], dataset.classes, flip)
 
@@ -937,7 +943,7 @@ def _decode(dataset, folder):
     def load(index):
         try:
             return (dataset[index][0] * 255).round().byte().numpy()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises
+        except UNREADABLE:
             return None
 
     beside = Path(f"{folder}.decoding")
@@ -989,8 +995,8 @@ def show_images(images, title=None, labels=None, columns=8, value_range=(-1, 1),
     """Show images (N, 3, H, W) in `value_range` as a grid, `cell` inches each, with a label each if given."""
     pixels = to_pixels(images, value_range)
     rows = math.ceil(len(pixels) / columns)
-    figure, axes = plt.subplots(rows, columns, squeeze=False,
-                                figsize=(columns * cell, rows * (cell + 0.35 * bool(labels)) + 0.25 * bool(title)))
+    width, height = columns * cell, rows * (cell + 0.35 * bool(labels)) + 0.3 * bool(title)
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width, height))
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image) in enumerate(zip(axes.flat, pixels)):
@@ -998,8 +1004,8 @@ def show_images(images, title=None, labels=None, columns=8, value_range=(-1, 1),
         if labels:
             axis.set_title(labels[index], fontsize=7, pad=2)
     if title:
-        figure.suptitle(title, fontsize=11)
-    figure.tight_layout(pad=0.3)
+        figure.suptitle(title, fontsize=11, y=1 - 0.03 / height, va="top")
+    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 1 - 0.3 * bool(title) / height))
     plt.show()
     plt.close(figure)
 
@@ -1067,20 +1073,24 @@ def autocast(device):
 
     Without autocast's cache, which would keep the weights as they were when the block was entered.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device), cache_enabled=False)
+    if not has_fast_bfloat16(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 # ---------------------------------------------------------------------------
 # Runs
 # ---------------------------------------------------------------------------
 
-def seed_everything(seed):
-    """Seed PyTorch (every device) and NumPy, so that a run can be repeated."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+def fingerprint(*definitions):
+    """A short name for the source code of these functions and classes: other code, another name."""
+    # Method by method, because inspect does not find the source of a class that a notebook defines
+    parts = [part for one in definitions for part in (vars(one).values() if inspect.isclass(one) else [one])]
+    source = "".join(inspect.getsource(part) for part in parts if inspect.isfunction(part))
+    return hashlib.sha256(source.encode()).hexdigest()[:8]
 
 
-def settle(averaged, z_size, batches=10, batch_size=200, seed=0):
+def settle(averaged, z_size, batches=10, batch_size=100, seed=0):
     """Give an averaged generator batch-norm statistics of its own, from latents of a fixed seed.
 
     Averaged weights make other activations than those whose statistics batch norm has seen.
@@ -1104,6 +1114,8 @@ class Run:
     the one called `averaged` (an AveragedModel of the generator) makes the samples.
     """
 
+    PROGRESS = "step", "images", "epoch", "batch", "seconds", "rows", "sums"
+
     def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
         self.step = self.images = self.epoch = self.batch = 0
@@ -1126,17 +1138,21 @@ class Run:
         return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
 
     def __enter__(self):
-        self.started, self.images_before, self.seconds_before = time.monotonic() - self.seconds, self.images, self.seconds
+        self.before = self.step, self.images, self.seconds
+        self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
         self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=self.folder is None)
         return self
 
     def __exit__(self, kind, error, trace):
         """However training ends, what there is by then is written. Jupyter's stop button ends it cleanly."""
         self.bar.close()
-        if self.folder and self.step:
-            self.keep_grid(f"step_{self.step:07d}")
+        if self.sums:
+            self._add_row()
+        if self.folder and self.step > self.before[0]:
             self.save()
-            export_generator(self.parts["averaged"].module, self.folder / "generator.pt2")
+            self.keep_grid(f"step_{self.step:07d}")
+            averaged = settle(self.parts["averaged"], self.latents.shape[1])
+            export_generator(averaged.module, self.folder / "generator.pt2")
             self.animate()
         if kind is KeyboardInterrupt:
             print(f"Stopped after {self.step:,} steps. What there is by now is kept.")
@@ -1169,24 +1185,29 @@ class Run:
     def log(self, d_loss, g_loss, n_images, n_steps, print_every):
         """Note a step on `n_images` real images; every `print_every` steps the mean losses become a row."""
         self.step, self.batch, self.images = self.step + 1, self.batch + 1, self.images + n_images
-        self.seconds = time.monotonic() - self.started
-        self.sums.append(torch.stack([d_loss, g_loss]))  # stays on the device: reading it would wait for it
-        if self.step % print_every == 0:
-            means = torch.stack(self.sums).float().mean(0).tolist()
-            self.rows.append((self.step, self.images, round(self.seconds, 2), *means))
-            self.sums = []
+        self.seconds = time.perf_counter() - self.started
+        # Losses stay on the device until they are printed: reading them would wait for it
+        self.sums.append(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]))
+        if self.step % print_every == 0 or self.seconds > self.last_row + 60:  # a slow machine has curves, too
+            self._add_row()
         if not self.bar.disable and (self.seconds > self.next_report or self.out_of_time):
             self._report(n_steps)
         if self.folder and self.seconds >= self.next_grid:
             self.keep_grid(f"step_{self.step:07d}")
             self.save()
 
+    def _add_row(self):
+        """The mean losses since the last row."""
+        means = torch.stack(self.sums).mean(0).tolist()
+        self.rows.append((self.step, self.images, round(self.seconds, 2), *means))
+        self.sums, self.last_row = [], self.seconds
+
     def _report(self, n_steps):
         """Bring the progress bar up to date."""
         self.next_report = self.seconds + 1
         done = min(1, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
         minutes, seconds = divmod(round(self.seconds * (1 - done) / done), 60)
-        rate = (self.images - self.images_before) / (self.seconds - self.seconds_before)
+        rate = (self.images - self.before[1]) / max(self.seconds - self.before[2], 1e-9)
         d_loss, g_loss = self.losses[-1] if self.rows else self.sums[-1].tolist()
         self.bar.n = round(100 * done)
         self.bar.set_description_str(f"epoch {self.epoch + 1}, {self.images:,} images, {rate:,.0f} img/s, "
@@ -1194,33 +1215,38 @@ class Run:
 
     def keep_grid(self, name):
         """Write the faces of the fixed latents to samples/`name`.png and show them, in place of the last ones."""
-        averaged = self.parts["averaged"]
-        settle(averaged, self.latents.shape[1])
-        with torch.no_grad(), autocast(next(averaged.parameters()).device):
-            faces = averaged(self.latents.to(next(averaged.parameters()).device))
+        began, averaged = time.perf_counter(), settle(self.parts["averaged"], self.latents.shape[1], batches=2)
+        device = next(averaged.parameters()).device
+        with torch.no_grad(), autocast(device):
+            faces = averaged(self.latents.to(device))
         sheet = Image.fromarray(tile(faces))
         sheet.save(self.folder / "samples" / f"{name}.png")
         zoom = max(1, 800 // sheet.width)
         self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
-        # Often at first, then whenever the run is a tenth older, and at least every five minutes
-        self.next_grid = self.seconds + min(max(10, 0.1 * self.seconds), 300)
+        # Often at first, then whenever the run is a tenth older, at least every five minutes, for 5 % of the time
+        self.seconds, cost = time.perf_counter() - self.started, time.perf_counter() - began
+        self.next_grid = self.seconds + max(min(max(10, 0.1 * self.seconds), 300), 20 * cost)
 
     def save(self):
         """Write last.pt and losses.csv."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {name: getattr(self, name) for name in ("settings", "step", "images", "epoch", "batch", "seconds", "rows")}
-        state |= {"random_state": random_state(), "latents": self.latents}
+        state |= {name: getattr(self, name) for name in ("settings", "latents", *self.PROGRESS)}
+        state |= {"random_state": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}}
         torch.save(state, self.folder / "last.pt.new")
         os.replace(self.folder / "last.pt.new", self.folder / "last.pt")
         with open(self.folder / "losses.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("step", "images", "seconds", "d_loss", "g_loss"), *self.rows])
 
-    def animate(self, most=20):
-        """Write training.gif from the grids kept so far."""
+    def animate(self, most=20, width=540):
+        """Write training.gif, about `width` pixels wide: the first rows of up to `most` of the grids kept so far."""
         grids = sorted((self.folder / "samples").glob("step_*.png"))
-        chosen = [grids[round(i)] for i in np.linspace(0, len(grids) - 1, min(most, len(grids)))]
-        frames = [np.asarray(Image.open(path)) for path in chosen]
-        save_gif(frames, self.folder / "training.gif")
+        chosen = np.linspace(0, len(grids) - 1, min(most, len(grids))).round().astype(int)
+        frames = [Image.open(grids[i]) for i in chosen]
+        zoom, (w, h) = max(1, width // frames[0].width), frames[0].size
+        half = (0, 0, w, h // 2)  # half of the faces make half of the file
+        frames = [frame.resize((zoom * w, zoom * (h // 2)), Image.NEAREST, box=half) for frame in frames]
+        frames[0].save(self.folder / "training.gif", save_all=True, append_images=frames[1:], loop=0,
+                       duration=[250] * (len(frames) - 1) + [2000])  # milliseconds: it rests on the last one
 
     def _choose_folder(self, wanted, resume):
         """The folder of the run with these settings, loaded; or the first free one."""
@@ -1236,32 +1262,30 @@ class Run:
                 return folder
             number += 1
             taken, folder = folder, wanted.with_name(f"{wanted.name}-{number}")
-            print(f"{taken} holds a run{' with other settings: ' * bool(differs)}{differs}; looking at {folder}.")
+            reason = f"is a run with other settings: {differs}" if differs else "is kept as it is"
+            print(f"The run in {taken} {reason}. Next: {folder}.")
         return folder
 
     def _load(self, state):
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        for name in ("step", "images", "epoch", "batch", "seconds", "rows", "random_state"):
+        for name in (*self.PROGRESS, "random_state"):
             setattr(self, name, state[name])
         self.next_grid = self.seconds + 10
 
     def _restore_random_state(self):
         if self.random_state is not None:
             torch.set_rng_state(self.random_state["cpu"])
-            torch.cuda.set_rng_state_all(self.random_state["cuda"])
-
-
-def random_state():
-    """PyTorch's random states, of the CPU and of every CUDA device."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+            torch.cuda.set_rng_state_all(self.random_state["cuda"][:torch.cuda.device_count()])
 
 
 def load_checkpoint(path):
     """The contents of a checkpoint, on the CPU; nothing in it is executed. ValueError if it is none."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["settings"], state["averaged"]
+        return state
+    except (RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, "
                          "or choose another out_dir.") from error
 
@@ -1275,14 +1299,6 @@ def differences(old, new):
 def export_generator(generator, path):
     """Write a generator, (N, z_size) -> float32 (N, 3, S, S) for any N, as a torch.export program."""
     generator = copy.deepcopy(generator).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
-    example = torch.randn(2, generator.z_size, generator=torch.Generator())  # a batch of 1 would be taken for a constant
+    example = torch.zeros(2, generator.z_size)  # a batch of 1 would be taken for a constant
     program = torch.export.export(generator, (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
     torch.export.save(program, path)
-
-
-def save_gif(frames, path, milliseconds=250, zoom=2):
-    """Write uint8 frames (H, W, 3) as an endless GIF that rests on its last frame."""
-    pictures = [Image.fromarray(frame).resize((zoom * frame.shape[1], zoom * frame.shape[0]), Image.NEAREST)
-                for frame in frames]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0,
-                     duration=[milliseconds] * (len(pictures) - 1) + [2000])
