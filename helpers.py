@@ -1005,7 +1005,7 @@ def show_images(images, title=None, labels=None, columns=8, value_range=(-1, 1),
             axis.set_title(labels[index], fontsize=7, pad=2)
     if title:
         figure.suptitle(title, fontsize=11, y=1 - 0.03 / height, va="top")
-    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 1 - 0.3 * bool(title) / height))
+    figure.tight_layout(pad=0.3)
     plt.show()
     plt.close(figure)
 
