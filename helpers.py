@@ -4,6 +4,7 @@ Sections, in the order in which `dlnd_face_generation.ipynb` first needs them:
 settings · getting the data · drawn faces · decoding · pictures · networks · speed · runs.
 """
 
+import base64
 import contextlib
 import copy
 import csv
@@ -42,9 +43,7 @@ IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"
 CACHE = Path("cache")
 
 
-# ---------------------------------------------------------------------------
-# Settings
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- settings
 
 def check_image_size(image_size):
     """Raise a ValueError unless image_size (pixels) is a power of two from 16 to 256."""
@@ -95,6 +94,14 @@ def show_live(picture, handle=None):
     return handle
 
 
+def show_film(path):
+    """Show a GIF in the notebook, as HTML: the form that every viewer of notebooks plays."""
+    if in_notebook():
+        film = base64.b64encode(Path(path).read_bytes()).decode("ascii")
+        sys.modules["IPython"].display.display(sys.modules["IPython"].display.HTML(
+            f'<img src="data:image/gif;base64,{film}" alt="The samples as training went on">'))
+
+
 class InPlace(io.TextIOBase):
     """What tqdm writes to in a notebook: one output that changes, where stdout would leave hundreds."""
 
@@ -110,9 +117,7 @@ def progress(*args, **settings):
     return tqdm(*args, file=InPlace() if in_notebook() else sys.stdout, mininterval=0.5, **settings)
 
 
-# ---------------------------------------------------------------------------
-# Getting the data
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- getting the data
 
 # The published archive, whose size is known before the download starts
 PUBLISHED_BYTES = {"2cd4fbba4b618faeb4be18c69da3a68ff6a163057d12ff321cb044fc51f416d3": 247_694_507}
@@ -387,9 +392,7 @@ def _drawn_folder(n, image_size, reason):
     return folder
 
 
-# ---------------------------------------------------------------------------
-# Drawn faces
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- drawn faces
 
 DRAWN_ATTRIBUTES = ("Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
                     "Wearing_Lipstick", "Rosy_Cheeks", "Wearing_Earrings", "Wearing_Hat", "Black_Hair", "Brown_Hair",
@@ -882,9 +885,7 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
     return images, {name: faces[name] for name in DRAWN_ATTRIBUTES}
 
 
-# ---------------------------------------------------------------------------
-# Decoding, once
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- decoding, once
 
 class DecodedFaces(torch.utils.data.Dataset):
     """An image folder whose pictures have been decoded and transformed once.
@@ -970,9 +971,7 @@ def _decode(dataset, folder):
             shutil.rmtree(source.parent, ignore_errors=True)  # of a folder that is gone
 
 
-# ---------------------------------------------------------------------------
-# Pictures
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- pictures
 
 def to_pixels(images, value_range=(-1, 1)):
     """Images float (N, 3, H, W) in `value_range` -> uint8 array (N, H, W, 3); clipped, never rescaled."""
@@ -1032,9 +1031,7 @@ def read_attributes(path):
     return names.split(), {file: np.array(values) == "1" for file, *values in table}
 
 
-# ---------------------------------------------------------------------------
-# Networks
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- networks
 
 def summary(network, *input_shape):
     """Print a network's layers with their output shapes and parameters, for an input (2, *input_shape)."""
@@ -1056,9 +1053,7 @@ def summary(network, *input_shape):
     print(f"  {'parameters':51} {sum(p.numel() for p in network.parameters()):>10,}\n")
 
 
-# ---------------------------------------------------------------------------
-# Speed
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- speed
 
 def has_fast_bfloat16(device):
     """Whether the processor multiplies bfloat16 matrices faster than float32 ones, by what it says it can do."""
@@ -1078,9 +1073,7 @@ def autocast(device):
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
-# ---------------------------------------------------------------------------
-# Runs
-# ---------------------------------------------------------------------------
+# ---------------------------------------------------------------- runs
 
 def fingerprint(*definitions):
     """A short name for the source code of these functions and classes: other code, another name."""

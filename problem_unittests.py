@@ -542,8 +542,7 @@ def test_train(train):
 
 # ---------------------------------------------------------------- under pytest: definitions from the notebook
 
-@pytest.fixture(scope="session")
-def notebook():
+def read_notebook():
     """The notebook's imports, functions, classes and constants as a module; nothing else of it runs."""
     module = types.ModuleType(NOTEBOOK.stem)
     sys.modules[module.__name__] = module
@@ -554,6 +553,11 @@ def notebook():
             tree.body = [node for node in tree.body if is_definition(node)]
             exec(compile(tree, f"{NOTEBOOK.name}, cell {number}", "exec"), module.__dict__)
     return module
+
+
+@pytest.fixture(scope="session")
+def notebook():
+    return read_notebook()
 
 
 def is_definition(node):
@@ -1316,6 +1320,8 @@ def test_notebook_offline(tmp_path, monkeypatch):
     assert "300 drawn faces" in printed and "cannot be reached" in printed, "expected drawn faces, and the reason"
     assert printed.count("Tests Passed") == 9, f"expected every check to pass, came {printed.count('Tests Passed')}"
     run = tmp_path / "runs" / "lesson"
+    executed = (tmp_path / "executed.ipynb").read_text(encoding="utf-8")
+    assert executed.count("data:image/gif;base64") == 1, "expected the film of the training to be shown"
     for name in ("generator.pt2", "last.pt", "losses.csv", "training.gif"):
         assert (run / name).stat().st_size > 100, f"expected {name} in the run's folder"
 
