@@ -1,7 +1,7 @@
 """What the lesson needs and does not teach: data, pictures, devices, runs.
 
 Sections, in the order in which `dlnd_face_generation.ipynb` first needs them:
-settings · getting the data · drawn faces · decoding · pictures · networks · speed · runs.
+settings · progress · getting the data · drawn faces · decoding · pictures · networks · speed · runs.
 """
 
 import base64
@@ -47,7 +47,7 @@ CACHE = Path("cache")
 
 def check_image_size(image_size):
     """Raise a ValueError unless image_size (pixels) is a power of two from 16 to 256."""
-    if not isinstance(image_size, int) or image_size not in IMAGE_SIZES:
+    if not isinstance(image_size, (int, np.integer)) or image_size not in IMAGE_SIZES:
         raise ValueError(f"image_size = {image_size!r} does not work: the networks halve and double the image, "
                          f"so it must be one of {', '.join(map(str, IMAGE_SIZES))}.")
 
@@ -72,6 +72,8 @@ def check_settings(image_size, lr, beta1, max_minutes, seed=0, **counts):
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"max_minutes = {max_minutes!r} does not work: give minutes above 0, or None for no limit.")
 
+
+# ---------------------------------------------------------------- progress
 
 def in_notebook():
     """Whether this code runs in a notebook's kernel."""
@@ -891,7 +893,7 @@ class DecodedFaces(torch.utils.data.Dataset):
     """An image folder whose pictures have been decoded and transformed once.
 
     `images`: uint8 (n, 3, S, S), memory-mapped, so that it need not fit into memory;
-    `labels`: int64 (n,); `flip`: mirror every other image, at random, as it is served.
+    `labels`: int64 (n,); `flip`: mirror each image with a chance of one half, as it is served.
     A list of indices gives a whole batch: images float32 (B, 3, S, S) in [0, 1], labels (B,).
     """
 

@@ -1305,10 +1305,10 @@ def test_a_foreign_checkpoint_is_refused(small_run, tmp_path):
 
 # ---------------------------------------------------------------- the whole notebook
 
-def run_notebook(place, monkeypatch, **settings):
-    """Run the notebook in small in the folder `place`; returns everything that it printed."""
+def run_notebook(place, monkeypatch, path=str(NOTEBOOK.parent), **settings):
+    """Run the notebook in small in the folder `place`, its modules in `path`; returns everything that it printed."""
     import papermill  # here, because a notebook opened in Colab lacks it
-    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent))
+    monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     small = dict(n_drawn=300, image_size=16, batch_size=32, d_conv_dim=8, g_conv_dim=8, max_minutes=0.1, print_every=5)
     executed = papermill.execute_notebook(NOTEBOOK, place / "executed.ipynb", small | settings, cwd=place, progress_bar=False)
@@ -1359,6 +1359,12 @@ def test_notebook_says_what_is_wrong_before_it_trains(tmp_path, monkeypatch):
         with pytest.raises(Exception, match=message):
             run_notebook(tmp_path, monkeypatch, **settings)
         assert not (tmp_path / "runs").exists(), f"{message}: expected the error before any training"
+
+
+def test_notebook_alone_says_what_to_fetch(tmp_path, monkeypatch):
+    (tmp_path / NOTEBOOK.name).write_bytes(NOTEBOOK.read_bytes())
+    with pytest.raises(Exception, match="helpers.py is missing: put helpers.py and problem_unittests.py"):
+        run_notebook(tmp_path, monkeypatch, path="")
 
 
 def test_committed_notebook_is_one_clean_run():
