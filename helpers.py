@@ -34,7 +34,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torch import nn
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
@@ -371,7 +370,7 @@ def _drawn_folder(n, image_size, reason):
     """Draw `n` faces into a folder, once, as CelebA lays them out: images and a list of attributes."""
     check_counts(n_drawn=n)
     size = max(64, image_size)
-    folder = Path("drawn_faces", f"{n}_at_{size}")
+    folder = Path("drawn_faces", f"{n}_at_{size}_v{DRAWING}")
     if not folder.exists():
         beside = Path(f"{folder}.drawing")
         shutil.rmtree(beside, ignore_errors=True)
@@ -396,10 +395,11 @@ def _drawn_folder(n, image_size, reason):
 
 # ---------------------------------------------------------------- drawn faces
 
+DRAWING = 2  # to be raised when the faces change, so that they are drawn anew
 DRAWN_ATTRIBUTES = ("Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
-                    "Wearing_Lipstick", "Rosy_Cheeks", "Wearing_Earrings", "Wearing_Hat", "Black_Hair", "Brown_Hair",
-                    "Blond_Hair", "Gray_Hair", "Bald", "Receding_Hairline", "Bangs", "Straight_Hair", "Wavy_Hair",
-                    "Bushy_Eyebrows", "No_Beard", "Mustache", "Goatee")
+                    "Wearing_Lipstick", "Rosy_Cheeks", "Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair", "Bald",
+                    "Receding_Hairline", "Bangs", "Straight_Hair", "Wavy_Hair", "Bushy_Eyebrows", "No_Beard",
+                    "Mustache", "Goatee")
 
 # Skin tones: edges of six bands of the typology angle; angle, L*, a*, b* of seven skins
 ITA_EDGES = 65, 55, 41, 28, 10, -30, -62
@@ -420,8 +420,8 @@ RELIEF = ((0, .12, .062, .16, .033, 0), (.23, -.14, .17, .06, .027, 0),
           (0, .66, .14, .035, -.018, .12), (0, .77, .14, .09, .03, -.02),
           (0, -.38, .30, .16, .03, -.03), (.13, .42, .06, .08, -.006, .03),
           (0, .43, .025, .04, -.006, .06), (.085, .10, .032, .12, 0, .09))
-WARM, COOL, EYE_WHITE, LIP_TINT, GOLD, DARK, WHITE = (torch.tensor(colour).view(3, 1, 1) for colour in (
-    (1., .91, .87), (.1, .9, .8), (.97, .95, .93), (.90, .64, .63), (.85, .68, .35), (.07, .05, .05), (1., 1., 1.)))
+WARM, COOL, EYE_WHITE, LIP_TINT, DARK, WHITE = (torch.tensor(colour).view(3, 1, 1) for colour in (
+    (1., .91, .87), (.1, .9, .8), (.97, .95, .93), (.90, .64, .63), (.07, .05, .05), (1., 1., 1.)))
 CHUNK_PIXELS = 64 * 64 ** 2  # what the cache holds
 
 
@@ -487,8 +487,6 @@ def _imagine_people(c):
     told = "Heavy_Makeup" in c.fixed  # then lipstick follows
     flag("Wearing_Lipstick", heavy * 1. if told else np.where(heavy, .95, .12 * ~male))
     flag("Rosy_Cheeks", np.where(heavy, .25, .05))
-    flag("Wearing_Earrings", np.where(male, .03, .36))
-    flag("Wearing_Hat", .05)
     flag("Bushy_Eyebrows", np.where(male, .25, .06))
 
     haired = any(c.fixed.get(k) for k in (*HAIR_RGB, "Bangs", "Straight_Hair", "Wavy_Hair", "Receding_Hairline"))
@@ -532,7 +530,7 @@ def _imagine_features(c, a):
         lip=c.bell(1.05 - .15 * male - .15 * old - .003 * a["ita"], .25),
         gape=a["Mouth_Slightly_Open"] * c.bell(.045 + .025 * smile, .02), smile=smile, age=old * c.uniform(.55, 1),
         freckles=c.uniform(-8, 1).clip(0) * (a["ita"] > 35), frame_w=c.bell(.185, .025), frame_h=c.bell(.125, .035),
-        frame_t=c.uniform(.008, .028), shades=c.uniform() < .18, hoop=c.uniform(.02, .07), strength=c.uniform(.65, 1))
+        frame_t=c.uniform(.008, .028), shades=c.uniform() < .18, strength=c.uniform(.65, 1))
 
 
 def _imagine_hair(c, a):
@@ -559,7 +557,7 @@ def _imagine_colours(c, a):
         skin=_skin_rgb(ita) * c.bell(1, .04)[:, None],
         hair=c.rgb(np.array(list(HAIR_RGB.values()))[a["hue"]], .22), iris=c.rgb(np.array(IRIS_RGB)[iris], .2),
         lipstick=c.rgb(c.pick(LIP_RGB), .15), lid=c.pick(LID_RGB), cloth=c.rgb(c.pick(CLOTH_RGB)),
-        hat=c.rgb(c.pick(CLOTH_RGB)), frame=c.rgb(c.pick(FRAME_RGB)),
+        frame=c.rgb(c.pick(FRAME_RGB)),
         light=np.stack([1 + warm, np.ones_like(warm), 1 - warm], 1) * exposure[:, None],
         lx=np.sin(angle) * np.cos(high), ly=-np.sin(high), lz=np.cos(angle) * np.cos(high), ambient=c.bell(.40, .2),
         gloss=c.bell(.34, .2), back_x=c.bell(0, .5), back_y=c.bell(-.1, .4), blobs=c.uniform(0, .32),
@@ -835,23 +833,6 @@ def _paint_glasses(v, p):
     _blend(v, p.frame * (.8 + .3 * p.light), _within(rim, v.px))
 
 
-def _paint_earrings(v, p):
-    """Studs or hoops below the ears."""
-    dx, dy = v.x.abs() - p.wide + .005, v.y - .27 - p.hoop
-    ring = ((dx.square() + dy.square()).sqrt_() - p.hoop).abs() - .012 - .012 * (p.hoop < .03)
-    _blend(v, GOLD * (.75 + p.light * (.25 + .15 * v.fine[:, None])), _within(ring, v.px))
-
-
-def _paint_hat(v, p):
-    """A knitted hat down to the forehead."""
-    r = ((v.x / (p.wide + .07)).square() + ((v.y + .2) / (p.up - .06)).square()).sqrt_()
-    brim = v.w + .36 + .1 * v.u.square()
-    tone = .55 + .35 * (v.x * p.lx + (1 - r).clamp(min=0)) + .06 * (60 * v.x).sin_()
-    tone = tone - .2 * _ridge(brim + .13, .015)
-    _blend(v, p.skin * .35, .5 * _ridge(brim - .02, .04) * v.head)
-    _blend(v, p.hat * p.light * tone[:, None], _within(torch.maximum((r - 1) * .6, brim), v.px))
-
-
 def _paint(p, size):
     """One chunk of portraits, back to front."""
     v = _maps(p, size)
@@ -864,9 +845,7 @@ def _paint(p, size):
     _paint_eyes(_rows(v, -.2, .14), p)
     _paint_brows(_rows(v, -.26, -.06), p)
     _paint_front_hair(v, p, mask, opening, colour)
-    _optional(_paint_hat, v, p, p.Wearing_Hat)
     _optional(_paint_glasses, v, p, p.Eyeglasses, -.15, .22)
-    _optional(_paint_earrings, v, p, p.Wearing_Earrings, .15, .5)
     return ((v.img * v.vignette[:, None] - .035) * 255 + .5).clamp_(0, 255).to(torch.uint8)
 
 
@@ -892,7 +871,7 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
 class DecodedFaces(torch.utils.data.Dataset):
     """An image folder whose pictures have been decoded and transformed once.
 
-    `images`: uint8 (n, 3, S, S), memory-mapped, so that it need not fit into memory;
+    `images`: uint8 (n, 3, S, S), memory-mapped, so that it need not fit into memory, or on a GPU;
     `labels`: int64 (n,); `flip`: mirror each image with a chance of one half, as it is served.
     A list of indices gives a whole batch: images float32 (B, 3, S, S) in [0, 1], labels (B,).
     """
@@ -908,11 +887,13 @@ class DecodedFaces(torch.utils.data.Dataset):
         return images[0], labels[0]
 
     def __getitems__(self, indices):
-        images = self.images[indices]
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        labels = self.labels[rows]
+        images = self.images[rows.to(self.images.device, non_blocking=True)]
         if self.flip:
-            mirrored = torch.rand(len(images)) < 0.5
-            images[mirrored] = images[mirrored].flip(-1)
-        return images.float() / 255, self.labels[indices]
+            mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+            images = torch.where(mirrored, images.flip(-1), images)
+        return images.float() / 255, labels
 
 
 def decode_once(dataset, flip=False):
@@ -921,9 +902,13 @@ def decode_once(dataset, flip=False):
     The pixels are kept under `cache/` and taken from there as long as folder and transform stay
     the same. Unreadable files are left out and named in one line; DataError if nothing is left.
     """
-    files = [(path, os.path.getsize(path), os.path.getmtime(path)) for path, _ in dataset.samples]
-    key = hashlib.sha256(repr((files, dataset.transform)).encode()).hexdigest()[:16]
-    folder = CACHE / f"decoded_{key}"
+    key = hashlib.sha256(repr(dataset.transform).encode())
+    for path, _ in dataset.samples:
+        key.update(repr(path).encode())
+        with contextlib.suppress(OSError):  # it will be among the unreadable
+            file = os.stat(path)
+            key.update(f"{file.st_size} {file.st_mtime_ns}".encode())
+    folder = CACHE / f"decoded_{key.hexdigest()[:16]}"
     if not folder.exists():
         _decode(dataset, folder)
     kept = np.load(folder / "kept.npy")
@@ -934,6 +919,13 @@ def decode_once(dataset, flip=False):
         print(f"Left out {len(unreadable)} unreadable files, the first: {', '.join(unreadable[:3])}.")
     images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))[:kept.sum()]
     return DecodedFaces(images, torch.tensor(dataset.targets)[torch.from_numpy(kept)], dataset.classes, flip)
+
+
+def keep_on(device, dataset):
+    """Move the pixels of DecodedFaces to a GPU that has room for them twice over; leave any other data where it is."""
+    if device.type == "cuda" and isinstance(dataset, DecodedFaces):
+        if 2 * dataset.images.nbytes < torch.cuda.mem_get_info(device)[0]:
+            dataset.images = dataset.images.to(device)
 
 
 def as_batch(batch):
@@ -954,7 +946,8 @@ def _decode(dataset, folder):
     beside.mkdir(parents=True)
     kept, images, n_kept = np.zeros(len(dataset), bool), None, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(load, range(len(dataset)))
+        indices = range(len(dataset))  # in portions: a pool takes notes on all that it is given at once
+        decoded = (image for start in indices[::1024] for image in pool.map(load, indices[start:start + 1024]))
         bar = progress(decoded, "decode", len(dataset), unit="img", disable=len(dataset) < 1000)
         for index, image in enumerate(bar):
             if image is None:

@@ -1127,6 +1127,44 @@ def test_faces_are_decoded_once(empty_place, get_dataloader, monkeypatch, capsys
     Path("photos/new.jpg").write_bytes(photo_bytes())
     assert len(get_dataloader(3, 32, "photos").dataset) == 10, "expected a changed folder to be decoded anew"
     assert get_dataloader(3, 16, "photos").dataset.images.shape[-1] == 16, "expected another size to be decoded anew"
+    if os.name != "nt":
+        Path("photos/gone.jpg").symlink_to("nowhere.jpg")
+        assert len(get_dataloader(3, 32, "photos").dataset) == 10, "expected a file that is not there to be left out"
+        assert "gone.jpg" in capsys.readouterr().out, "expected it to be named"
+
+
+def anonymous_megabytes():
+    """The memory of this process without the pages of mapped files."""
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
+
+
+class Shades:
+    """Stands for an ImageFolder of n pictures, each of one shade."""
+
+    root, classes, transform, most = ".", ["a"], None, 0
+
+    def __init__(self, n):
+        self.samples, self.targets = [(__file__, 0)] * n, [0] * n
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        if index % 100 == 0:
+            self.most = max(self.most, anonymous_megabytes())
+        return torch.full((3, 64, 64), index % 256 / 255), 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured where there is /proc")
+def test_decoded_faces_take_disk_and_not_memory(empty_place):
+    before, folder = anonymous_megabytes(), Shades(20_000)
+    faces = helpers.decode_once(folder, flip=True)  # 246 MB of pixels
+    shades = torch.empty(200, 100)
+    for row, (images, _) in zip(shades, torch.utils.data.DataLoader(faces, 100, collate_fn=helpers.as_batch)):
+        row[:] = images[:, 0, 0, 0]
+    most = max(folder.most, anonymous_megabytes())
+    assert torch.equal((255 * shades.flatten()).round().long(), torch.arange(20_000) % 256), "expected them in order"
+    assert most - before < 100, f"expected pixels to stay on the disk, came {most - before:.0f} MB of memory"
 
 
 def test_photographs_are_turned_as_the_camera_was_held(empty_place, get_dataloader):
@@ -1169,6 +1207,59 @@ def test_mixed_precision_sees_weights_change():
     assert not torch.equal(before, after), "expected training inside the block to be felt, came stale weights"
 
 
+def plain_gradients(D, G, images, d_optimizer):
+    """Losses and gradients of the step as it is usually written: a graph of its own for each, all gradients taken."""
+    one, z = torch.ones(len(images), 1), torch.randn(len(images), G.z_size)
+    d_loss = (F.binary_cross_entropy_with_logits(D(2 * images - 1), 0.9 * one)
+              + F.binary_cross_entropy_with_logits(D(G(z).detach()), 0 * one))
+    d_loss.backward()
+    d_gradients = [p.grad.clone() for p in D.parameters()]
+    d_optimizer.step()
+    g_loss = F.binary_cross_entropy_with_logits(D(G(z)), one)
+    g_loss.backward()
+    return [d_loss.detach(), g_loss.detach()], d_gradients, [p.grad for p in G.parameters()]
+
+
+@pytest.mark.parametrize("mixed, loss_error, gradient_error", [(False, 1e-5, 2e-3), (True, 0.02, 0.15)])
+def test_the_fast_path_computes_what_the_plain_one_does(notebook, mixed, loss_error, gradient_error):
+    device, results = torch.device("cpu"), []
+    if mixed and not helpers.has_fast_bfloat16(device):
+        pytest.skip("this processor trains in float32")
+    pixels = torch.randint(256, (32, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for fast in (False, True):
+        torch.manual_seed(1)
+        D, G = notebook.build_network(16, 16, 100, 32)
+        D.logit.weight.data.mul_(20)  # an opinion to disagree with
+        d_optimizer, g_optimizer = (torch.optim.SGD(net.parameters(), 1e-4) for net in (D, G))
+        if fast:
+            D, G = (net.to(memory_format=torch.channels_last) for net in (D, G))
+            faces = helpers.DecodedFaces(pixels, torch.zeros(32, dtype=torch.int64), ["a"])
+            with helpers.autocast(device) if mixed else contextlib.nullcontext():
+                real = notebook.scale(faces.__getitems__(list(range(32)))[0])
+                losses = notebook.train_step(D, G, real, d_optimizer, g_optimizer)
+            results.append((losses, *([p.grad for p in net.parameters()] for net in (D, G))))
+        else:
+            results.append(plain_gradients(D, G, pixels / 255, d_optimizer))
+    for name, plain, ours in zip(("losses", "gradients of D", "gradients of G"), *results):
+        plain, ours = (torch.cat([part.flatten() for part in parts]) for parts in (plain, ours))
+        error, tolerance = ((ours - plain).norm() / plain.norm()).item(), loss_error if name == "losses" else gradient_error
+        assert error < tolerance, f"{name}: expected the plain ones within {tolerance}, came {error:.1e}"
+
+
+def test_no_step_reads_from_the_device(notebook, monkeypatch):
+    D, G = notebook.build_network(4, 4, 8, 16)
+    optimizers = [torch.optim.SGD(net.parameters(), 0.1) for net in (D, G)]
+    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *args, name=name: pytest.fail(f"{name} waits for the device"))
+    notebook.train_step(D, G, torch.zeros(4, 3, 16, 16), *optimizers)
+
+
+def test_any_data_set_can_be_trained_on(notebook):
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 3, 16, 16), torch.zeros(4))
+    helpers.keep_on(torch.device("cpu"), data)
+    helpers.keep_on(torch.device("cuda"), data)  # not the lesson's own: left where it is
+
+
 @pytest.mark.parametrize("setting, value", [
     ("image_size", 48), ("image_size", 8), ("image_size", 512), ("batch_size", 0), ("batch_size", -4),
     ("batch_size", 2.5), ("z_size", 0), ("d_conv_dim", -1), ("lr", 0), ("lr", -0.1), ("beta1", 1), ("max_minutes", 0), ("seed", -1)])
@@ -1196,7 +1287,7 @@ def small_run(notebook, tmp_path):
         torch.manual_seed(0)
         D, G = notebook.build_network(4, 4, 8, 16)
         d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), 1e-3) for net in (D, G))
-        averaged = torch.optim.swa_utils.AveragedModel(G, multi_avg_fn=notebook.moving_average)
+        averaged = torch.optim.swa_utils.AveragedModel(G)
         images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
         faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"], flip=True)
         loader = torch.utils.data.DataLoader(faces, 4, shuffle=True, collate_fn=helpers.as_batch)

@@ -1,17 +1,28 @@
 """Time the notebook's training against the loop as it is usually taught, in alternating pairs.
 
-    python .ci/benchmark.py [--data FOLDER] [--sizes 32 64] [--batch 128] [--seconds 8] [--pairs 5]
+    python .ci/benchmark.py [--data FOLDER] [--sizes 32 64 128] [--batch 128] [--seconds 4] [--pairs 5] [--only WORDS]
 
-The usual loop: ImageFolder with Resize and ToTensor, float32, a fresh batch of fakes for each update, labels built per
-step, .item() every step. "Same networks" puts both loops on the notebook's networks; "recipe" compares the notebook as
-it is committed, batch size and all, with the usual loop on four layers from 64 channels.
+The usual loop: ImageFolder with Resize and ToTensor, float32, a fresh batch of fakes for each update, gradients for all
+that took part in it (the discriminator's update differentiates the generator, too), labels built per step, .item()
+every step. The first row, "as committed", compares the notebook with all its settings to the usual loop on four layers
+from 64 channels and batches of 128. In the others both loops train the networks of the notebook, on 16 batches held in
+memory ("step alone") or from the files ("with data"). The notebook's loop is timed without its sample sheets and
+checkpoints. Peak memory is what each loop takes in a process of its own in up to 20 steps: without the pages of mapped
+files on the CPU (on Linux; elsewhere it is not known), PyTorch's own on a GPU.
 """
 
 import argparse
+import contextlib
+import itertools
+import multiprocessing
+import re
 import statistics
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,6 +34,24 @@ import helpers  # noqa: E402
 import problem_unittests  # noqa: E402
 
 lesson = problem_unittests.read_notebook()
+
+
+class Case(NamedTuple):
+    """One row of the table. `data`: a folder of images."""
+
+    device: str
+    size: int
+    batch: int
+    bfloat16: bool
+    data: str
+    step_alone: bool = False
+    as_committed: bool = False
+
+    def __str__(self):
+        if self.as_committed:
+            return f"{self.size} x {self.size}, as committed"
+        return (f"{self.size} x {self.size}, batch {self.batch}, {'bfloat16' if self.bfloat16 else 'float32'}, "
+                f"{'step alone' if self.step_alone else 'with data'}")
 
 
 def usual_networks(size, z_size=100, width=64):
@@ -41,87 +70,146 @@ def usual_networks(size, z_size=100, width=64):
     return D.apply(lesson.weights_init_normal), G.apply(lesson.weights_init_normal)
 
 
-def usual_loader(data, size, batch):
-    transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
-    dataset = datasets.ImageFolder(data, transform, is_valid_file=helpers.is_image)
-    return torch.utils.data.DataLoader(dataset, batch, shuffle=True, drop_last=True)
+def notebook_networks(size):
+    return lesson.build_network(lesson.d_conv_dim, lesson.g_conv_dim, lesson.z_size, size)
 
 
-def adam(net):
-    return torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999))
-
-
-def usual_loop(D, G, loader, device):
-    """Train for ever; yields the number of real images after each step."""
-    D, G, loss = D.to(device), G.to(device), nn.BCEWithLogitsLoss()
-    d_optimizer, g_optimizer = adam(D), adam(G)
+def batches(case, loader, most=16):
+    """Batches for ever: from the loader, or always the same few, on the device."""
+    if case.step_alone:
+        yield from itertools.cycle([images.to(case.device) for images, _ in itertools.islice(loader, most)])
     while True:
-        for images, _ in loader:
-            real, n = images.to(device) * 2 - 1, len(images)
-            d_optimizer.zero_grad()
-            d_loss = (loss(D(real).squeeze(), 0.9 * torch.ones(n, device=device))
-                      + loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.zeros(n, device=device)))
-            d_loss.backward()
-            d_optimizer.step()
-            g_optimizer.zero_grad()
-            g_loss = loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.ones(n, device=device))
-            g_loss.backward()
-            g_optimizer.step()
-            d_loss.item(), g_loss.item()
-            yield n
+        yield from (images for images, _ in loader)
 
 
-def our_loop(D, G, loader, device):
-    """What the notebook's `train` does in each step, without the progress bar."""
-    D, G = (net.to(device, memory_format=torch.channels_last) for net in (D, G))
-    d_optimizer, g_optimizer = adam(D), adam(G)
-    averaged = torch.optim.swa_utils.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-    while True:
-        for images, _ in loader:
-            with helpers.autocast(device):
-                lesson.train_step(D, G, lesson.scale(images.to(device)), d_optimizer, g_optimizer)
-            averaged.update_parameters(G)
-            yield len(images)
+def usual_loop(case):
+    """Train for ever as it is usually taught; yields the number of real images after each step."""
+    device, loss = torch.device(case.device), nn.BCEWithLogitsLoss()
+    D, G = (net.to(device) for net in (usual_networks if case.as_committed else notebook_networks)(case.size))
+    d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in (D, G))
+    transform = transforms.Compose([transforms.Resize((case.size, case.size)), transforms.ToTensor()])
+    dataset = datasets.ImageFolder(case.data, transform, is_valid_file=helpers.is_image)
+    for images in batches(case, torch.utils.data.DataLoader(dataset, case.batch, shuffle=True, drop_last=True)):
+        real, n = images.to(device) * 2 - 1, len(images)
+        d_optimizer.zero_grad()
+        d_loss = (loss(D(real).squeeze(), 0.9 * torch.ones(n, device=device))
+                  + loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.zeros(n, device=device)))
+        d_loss.backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        g_loss = loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.ones(n, device=device))
+        g_loss.backward()
+        g_optimizer.step()
+        d_loss.item(), g_loss.item()
+        yield n
+
+
+def notebook_loop(case):
+    """Train for ever as the notebook's `train` does."""
+    device = torch.device(case.device)
+    D, G = (net.to(device, memory_format=torch.channels_last) for net in notebook_networks(case.size))
+    d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), lesson.lr, betas=(lesson.beta1, 0.999), fused=True)
+                                for net in (D, G))
+    averaged = torch.optim.swa_utils.AveragedModel(G)
+    loader = lesson.get_dataloader(lesson.batch_size if case.as_committed else case.batch, case.size, case.data, flip=True)
+    helpers.keep_on(device, loader.dataset)
+    for images in batches(case, loader):
+        precision = helpers.autocast(device) if case.bfloat16 else contextlib.nullcontext()
+        with precision, torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            lesson.train_step(D, G, lesson.scale(images.to(device)), d_optimizer, g_optimizer)
+        lesson.moving_average(averaged, G)
+        yield len(images)
+
+
+LOOPS = usual_loop, notebook_loop
+
+
+def wait_for(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def images_per_second(loop, seconds, device):
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
+    wait_for(device)
     started, images = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         images += next(loop)
-    wait()
+    wait_for(device)
     return images / (time.perf_counter() - started)
 
 
-def compare(name, usual, ours, args, device):
+def anonymous_megabytes():
+    status = Path("/proc/self/status")
+    return int(re.search(r"RssAnon:\s+(\d+)", status.read_text())[1]) / 1e3 if status.exists() else float("nan")
+
+
+def first_steps(case, loop, cache, most=20):
+    """Seconds until the first step is done, and the most memory that up to `most` steps took, in megabytes."""
+    helpers.CACHE, peaks, done = Path(cache), [], threading.Event()
+
+    def watch():
+        while not done.wait(0.01):
+            peaks.append(anonymous_megabytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started, steps = time.perf_counter(), loop(case)
+    next(steps)
+    wait_for(case.device)
+    seconds = time.perf_counter() - started
+    for _ in itertools.islice(steps, most - 1):
+        if time.perf_counter() - started > seconds + 10:
+            break
+    done.set()
+    watcher.join()
+    return seconds, torch.cuda.max_memory_allocated() / 1e6 if case.device == "cuda" else max(peaks)
+
+
+def in_own_process(function, *args):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def compare(case, seconds, pairs, cache):
     """Print one row: medians of alternating pairs, and the ratio's median, smallest and largest."""
+    memory = [in_own_process(first_steps, case, loop, cache)[1] for loop in LOOPS]
+    usual, ours = (loop(case) for loop in LOOPS)
     for loop in (usual, ours):
-        images_per_second(loop, 2, device)  # warm up
-    pairs = [[images_per_second(loop, args.seconds, device) for loop in (usual, ours)] for _ in range(args.pairs)]
-    ratios = [our / usual for usual, our in pairs]
-    usual, our = (statistics.median(column) for column in zip(*pairs))
-    print(f"| {name} | {device.type} | {usual:,.0f} | {our:,.0f} | {statistics.median(ratios):.2f} "
-          f"({min(ratios):.2f} to {max(ratios):.2f}) |", flush=True)
+        images_per_second(loop, seconds / 4, case.device)  # warm up
+    speeds = [[images_per_second(loop, seconds, case.device) for loop in (usual, ours)] for _ in range(pairs)]
+    ratios = [our / usual for usual, our in speeds]
+    usual, our = (statistics.median(column) for column in zip(*speeds))
+    print(f"| {case} | {case.device} | {usual:,.0f} | {our:,.0f} | {statistics.median(ratios):.2f} "
+          f"({min(ratios):.2f} to {max(ratios):.2f}) | {memory[0]:,.0f} | {memory[1]:,.0f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="a folder of face photographs; without it drawn faces are taken")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement, one step at least")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", default="", help="only cases in whose name these words stand")
+    args = parser.parse_args()
+    data = str(args.data or helpers.find_data("drawn"))
+
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
+            helpers.CACHE = Path(cache)
+            fast = [False] + [True] * helpers.has_fast_bfloat16(torch.device(device))
+            committed = Case(device, 32, 128, fast[-1], data, as_committed=True)
+            (first, memory), (next_time, _) = (in_own_process(first_steps, committed, notebook_loop, cache) for _ in range(2))
+            print(f"On {device}, from building the loader to the first training step, {committed.size} x {committed.size}: "
+                  f"{first:.1f} s and {memory:,.0f} MB the first time, {next_time:.1f} s the next.\n\n"
+                  "| case | device | usual loop, images/s | notebook, images/s | ratio, median (min to max) "
+                  "| usual, peak MB | notebook, peak MB |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+            cases = [Case(device, size, args.batch, bfloat16, data, step_alone)
+                     for size, bfloat16, step_alone in itertools.product(args.sizes, fast, (True, False))]
+            for case in [committed, *cases]:
+                if args.only in str(case):
+                    compare(case, args.seconds, args.pairs, cache)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a folder of face photographs; without it drawn faces are taken")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
-    parser.add_argument("--pairs", type=int, default=5)
-    args = parser.parse_args()
-    data = args.data or helpers.find_data("drawn")
-    print("| case | device | usual loop, images/s | notebook, images/s | ratio, median (min to max) |\n"
-          "| --- | --- | --- | --- | --- |")
-    for device in map(torch.device, ["cpu"] + ["cuda"] * torch.cuda.is_available()):
-        for size in args.sizes:
-            networks = lambda: lesson.build_network(64, 64, 100, size)  # noqa: E731
-            case = f"{size} x {size}, same networks, batch {args.batch}"
-            compare(case, usual_loop(*networks(), usual_loader(data, size, args.batch), device),
-                    our_loop(*networks(), lesson.get_dataloader(args.batch, size, data, flip=True), device), args, device)
-        compare("32 x 32, recipe", usual_loop(*usual_networks(32), usual_loader(data, 32, 128), device),
-                our_loop(*lesson.build_network(64, 64, 100, 32), lesson.get_dataloader(64, 32, data, flip=True), device),
-                args, device)
+    main()
