@@ -1134,8 +1134,9 @@ def test_faces_are_decoded_once(empty_place, get_dataloader, monkeypatch, capsys
 
 
 def anonymous_megabytes():
-    """The memory of this process without the pages of mapped files."""
-    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
+    """The memory of this process without the pages of mapped files; nan where there is no /proc to ask."""
+    status = Path("/proc/self/status")
+    return int(re.search(r"RssAnon:\s+(\d+)", status.read_text())[1]) / 1e3 if status.exists() else math.nan
 
 
 class Shades:
@@ -1155,7 +1156,7 @@ class Shades:
         return torch.full((3, 64, 64), index % 256 / 255), 0
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured where there is /proc")
+@pytest.mark.skipif(math.isnan(anonymous_megabytes()), reason="memory is measured where there is /proc")
 def test_decoded_faces_take_disk_and_not_memory(empty_place):
     before, folder = anonymous_megabytes(), Shades(20_000)
     faces = helpers.decode_once(folder, flip=True)  # 246 MB of pixels
@@ -1254,10 +1255,14 @@ def test_no_step_reads_from_the_device(notebook, monkeypatch):
     notebook.train_step(D, G, torch.zeros(4, 3, 16, 16), *optimizers)
 
 
-def test_any_data_set_can_be_trained_on(notebook):
-    data = torch.utils.data.TensorDataset(torch.zeros(4, 3, 16, 16), torch.zeros(4))
-    helpers.keep_on(torch.device("cpu"), data)
-    helpers.keep_on(torch.device("cuda"), data)  # not the lesson's own: left where it is
+def test_data_that_a_gpu_cannot_keep_stays_where_it_is():
+    own = helpers.DecodedFaces(torch.zeros(4, 3, 16, 16).byte(), torch.zeros(4), ["a"])
+    other = torch.utils.data.TensorDataset(torch.zeros(4, 3, 16, 16), torch.zeros(4))
+    for device, data in (("cpu", own), ("mps", own), ("cpu", other), ("cuda", other)):
+        before = data[0][0]
+        helpers.keep_on(torch.device(device), data)
+        after = data[0][0]
+        assert after.device.type == "cpu" and torch.equal(before, after), f"{device}: expected {type(data).__name__} as it was"
 
 
 @pytest.mark.parametrize("setting, value", [

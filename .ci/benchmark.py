@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
-import re
 import statistics
 import sys
 import tempfile
@@ -138,18 +137,13 @@ def images_per_second(loop, seconds, device):
     return images / (time.perf_counter() - started)
 
 
-def anonymous_megabytes():
-    status = Path("/proc/self/status")
-    return int(re.search(r"RssAnon:\s+(\d+)", status.read_text())[1]) / 1e3 if status.exists() else float("nan")
-
-
 def first_steps(case, loop, cache, most=20):
     """Seconds until the first step is done, and the most memory that up to `most` steps took, in megabytes."""
     helpers.CACHE, peaks, done = Path(cache), [], threading.Event()
 
     def watch():
         while not done.wait(0.01):
-            peaks.append(anonymous_megabytes())
+            peaks.append(problem_unittests.anonymous_megabytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
