@@ -1,7 +1,7 @@
 """What the lesson needs and does not teach: data, pictures, devices, runs.
 
 Sections, in the order in which `dlnd_face_generation.ipynb` first needs them:
-settings · progress · getting the data · drawn faces · decoding · pictures · networks · speed · runs.
+settings · progress · getting the data · drawn faces · decoding · pictures · networks · speed · scores · runs.
 """
 
 import base64
@@ -15,6 +15,7 @@ import io
 import math
 import os
 import pickle
+import re
 import shutil
 import stat
 import sys
@@ -34,7 +35,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torch import nn
 from torch.optim.swa_utils import update_bn
+from torchvision.models.resnet import BasicBlock
 from tqdm import tqdm
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
@@ -58,12 +61,13 @@ def check_counts(**counts):
             raise ValueError(f"{name} = {value!r} does not work: it must be a whole number of at least 1.")
 
 
-def check_settings(image_size, lr, beta1, max_minutes, seed=0, **counts):
+def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, **counts):
     """Check the notebook's settings before anything is fetched or trained; raises ValueError."""
     check_image_size(image_size)
-    check_counts(**counts)
-    if not 0 < lr < 1:
-        raise ValueError(f"lr = {lr!r} does not work: a learning rate lies between 0 and 1; try 0.0002.")
+    check_counts(**counts, **{} if patience is None else {"patience": patience})
+    for name, rate in (("lr", lr), ("d_lr", d_lr)):
+        if not 0 < rate < 1:
+            raise ValueError(f"{name} = {rate!r} does not work: a learning rate lies between 0 and 1; try 0.0004.")
     if not 0 <= beta1 < 1:
         raise ValueError(f"beta1 = {beta1!r} does not work: it must be at least 0 and below 1; try 0.5.")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -124,6 +128,8 @@ def progress(*args, **settings):
 PUBLISHED_BYTES = {"2cd4fbba4b618faeb4be18c69da3a68ff6a163057d12ff321cb044fc51f416d3": 247_694_507}
 MAX_UNPACKED_BYTES = 20 * 2**30
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
+INCEPTION = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+OTHER_SEED = "seed1_"  # begins the names of the drawn faces that are held out
 WAY_OUT = 'To go on without it, set data_dir = "drawn".'
 
 
@@ -305,19 +311,23 @@ def _check_archive(path, sha256, url):
     """DataError unless the file has this sha256, and the size that belongs to it; a wrong file is removed."""
     if not sha256:
         return
-    size, expected = path.stat().st_size, PUBLISHED_BYTES.get(sha256)
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    if digest.hexdigest() == sha256.lower():
+    size, expected, came = path.stat().st_size, PUBLISHED_BYTES.get(sha256), _sha256(path)
+    if came == sha256.lower():
         return
     path.unlink()
     if expected and size != expected:
         raise DataError(f"What lies at {url} has the wrong size: {size:,} bytes instead of {expected:,}. "
                         "It was removed; try again.")
-    raise DataError(f"What lies at {url} has the wrong sha256, {digest.hexdigest()} instead of {sha256}: it is "
+    raise DataError(f"What lies at {url} has the wrong sha256, {came} instead of {sha256}: it is "
                     "damaged, or another file. It was removed; try again, or correct data_sha256.")
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def unpack(archive, folder):
@@ -367,20 +377,25 @@ def _is_wanted(member):
 
 
 def _drawn_folder(n, image_size, reason):
-    """Draw `n` faces into a folder, once, as CelebA lays them out: images and a list of attributes."""
+    """Draw `n` faces into a folder, once, as CelebA lays them out: images and a list of attributes.
+
+    Beside them faces from another seed, an eighth as many, that are held out of the training.
+    """
     check_counts(n_drawn=n)
-    size = max(64, image_size)
+    size, held_out = max(64, image_size), most_held_out(n)
     folder = Path("drawn_faces", f"{n}_at_{size}_v{DRAWING}")
     if not folder.exists():
         beside = Path(f"{folder}.drawing")
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "faces").mkdir(parents=True)
         with open(beside / "list_attr_celeba.txt", "w", encoding="utf-8") as table, \
-                ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=n, unit="img", desc="drawing") as bar:
-            print(n, " ".join(DRAWN_ATTRIBUTES), sep="\n", file=table)
-            for first in range(0, n, 1000):
-                images, attributes = draw_faces(min(1000, n - first), size, first=first)
-                names = [f"{first + i + 1:06d}.jpg" for i in range(len(images))]
+                ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=n + held_out, unit="img", desc="drawing") as bar:
+            print(n + held_out, " ".join(DRAWN_ATTRIBUTES), sep="\n", file=table)
+            portions = [(seed, first, min(1000, count - first)) for seed, count in enumerate((n, held_out))
+                        for first in range(0, count, 1000)]
+            for seed, first, count in portions:
+                images, attributes = draw_faces(count, size, seed, first)
+                names = [f"{OTHER_SEED * seed}{first + i + 1:06d}.jpg" for i in range(count)]
                 pixels = (Image.fromarray(image) for image in images.permute(0, 2, 3, 1).numpy())
                 paths = [beside / "faces" / name for name in names]
                 list(pool.map(lambda image, path: image.save(path, quality=95, subsampling=0), pixels, paths))
@@ -389,13 +404,13 @@ def _drawn_folder(n, image_size, reason):
                     print(name, *row, file=table)
                 bar.update(len(images))
         os.replace(beside, folder)
-    print(f"Data: {n:,} drawn faces in {folder}, because {reason}.")
+    print(f"Data: {n:,} drawn faces in {folder}{f' and {held_out:,} to be held out' * (held_out > 0)}, because {reason}.")
     return folder
 
 
 # ---------------------------------------------------------------- drawn faces
 
-DRAWING = 2  # to be raised when the faces change, so that they are drawn anew
+DRAWING = 3  # to be raised when the faces change, so that they are drawn anew
 DRAWN_ATTRIBUTES = ("Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
                     "Wearing_Lipstick", "Rosy_Cheeks", "Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair", "Bald",
                     "Receding_Hairline", "Bangs", "Straight_Hair", "Wavy_Hair", "Bushy_Eyebrows", "No_Beard",
@@ -868,36 +883,72 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
 
 # ---------------------------------------------------------------- decoding, once
 
+PARTS = "train", "validation", "test"  # to train on; to choose the best epoch and the recipe by; to report scores on
+
+
 class DecodedFaces(torch.utils.data.Dataset):
-    """An image folder whose pictures have been decoded and transformed once.
+    """One part of an image folder whose pictures have been decoded and transformed once.
 
     `images`: uint8 (n, 3, S, S), memory-mapped, so that it need not fit into memory, or on a GPU;
-    `labels`: int64 (n,); `flip`: mirror each image with a chance of one half, as it is served.
+    `labels`: int64 (n,); `flip`: mirror each image with a chance of one half, as it is served; `names`: of
+    the files, by which they belong to one of PARTS; without them all images are in every part.
     A list of indices gives a whole batch: images float32 (B, 3, S, S) in [0, 1], labels (B,).
     """
 
-    def __init__(self, images, labels, classes, flip=False):
-        self.images, self.labels, self.classes, self.flip = images, labels, classes, flip
+    def __init__(self, images, labels, classes, flip=False, names=(), part="train"):
+        self.images, self.labels, self.classes, self.flip, self.all_names = images, labels, classes, flip, names
+        parts = parts_of(names)
+        self.held_out = int((parts > 0).sum())
+        self.rows = torch.from_numpy(np.flatnonzero(parts == PARTS.index(part))) if self.held_out else torch.arange(len(images))
+
+    @property
+    def names(self):
+        """The names of this part's files."""
+        return [self.all_names[row] for row in self.rows]
+
+    def part(self, name):
+        """Another of PARTS, not mirrored. Where nothing is held out, it is the same images."""
+        return DecodedFaces(self.images, self.labels, self.classes, names=self.all_names, part=name)
 
     def __len__(self):
-        return len(self.images)
+        return len(self.rows)
 
     def __getitem__(self, index):
         images, labels = self.__getitems__([index])
         return images[0], labels[0]
 
     def __getitems__(self, indices):
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        labels = self.labels[rows]
+        rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)]
         images = self.images[rows.to(self.images.device, non_blocking=True)]
         if self.flip:
             mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(mirrored, images.flip(-1), images)
-        return images.float() / 255, labels
+        return images.float() / 255, self.labels[rows]
+
+
+def most_held_out(n, most=5000):
+    """Of n images at most an eighth; none of fewer than 1,000."""
+    return min(most, n // 8) if n >= 1000 else 0
+
+
+def parts_of(names):
+    """Which of PARTS each image belongs to, by its file name: 0, 1 or 2, an array (n,).
+
+    Held out are, of CelebA, some of its own validation and test images (numbers above 162,770); of drawn
+    faces, those of another seed; of any others, those whose names' hashes come first.
+    """
+    drawn = [i for i, name in enumerate(names) if name.startswith(OTHER_SEED)]
+    celeba = [i for i, name in enumerate(names) if re.fullmatch(r"\d{6}\.\w+", name) and int(name[:6]) > 162_770]
+    n = len(drawn) or most_held_out(len(names))
+    pool = drawn or (celeba if len(celeba) >= n / 2 else range(len(names)))
+    held = sorted(pool, key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())[:n]
+    parts = np.zeros(len(names), int)
+    parts[held[::2]], parts[held[1::2]] = 1, 2
+    return parts
 
 
 def decode_once(dataset, flip=False):
-    """Decode an ImageFolder, whose transform ends in ToTensor, into DecodedFaces.
+    """Decode an ImageFolder, whose transform ends in ToTensor, into the part of DecodedFaces that is trained on.
 
     The pixels are kept under `cache/` and taken from there as long as folder and transform stay
     the same. Unreadable files are left out and named in one line; DataError if nothing is left.
@@ -918,7 +969,8 @@ def decode_once(dataset, flip=False):
     if unreadable:
         print(f"Left out {len(unreadable)} unreadable files, the first: {', '.join(unreadable[:3])}.")
     images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))[:kept.sum()]
-    return DecodedFaces(images, torch.tensor(dataset.targets)[torch.from_numpy(kept)], dataset.classes, flip)
+    names = [os.path.basename(path) for (path, _), is_kept in zip(dataset.samples, kept) if is_kept]
+    return DecodedFaces(images, torch.tensor(dataset.targets)[torch.from_numpy(kept)], dataset.classes, flip, names)
 
 
 def keep_on(device, dataset):
@@ -1026,6 +1078,16 @@ def read_attributes(path):
     return names.split(), {file: np.array(values) == "1" for file, *values in table}
 
 
+def labels_of(folder, files, names):
+    """These files' labels of these attributes, float (n, k), by the folder's list_attr_celeba.txt; None if it is not there."""
+    table = Path(folder, "list_attr_celeba.txt")
+    if not table.exists():
+        return None
+    attributes, rows = read_attributes(table)
+    columns = [attributes.index(name) for name in names]
+    return torch.from_numpy(np.array([rows[file][columns] for file in files])).float()
+
+
 # ---------------------------------------------------------------- networks
 
 def summary(network, *input_shape):
@@ -1068,6 +1130,113 @@ def autocast(device):
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
+# ---------------------------------------------------------------- scores
+
+class FaceNetwork(nn.Module):
+    """Faces (N, 3, S, S) in [-1, 1] -> logits (N, 40) of CelebA's attributes; all sizes are brought to 64 x 64.
+
+    A small residual network (He et al., 2016). `features(faces)`, float32 (N, 144), are what it knows of
+    a face before it names the attributes.
+    """
+
+    def __init__(self, widths=(32, 64, 96, 144), n_attributes=40):
+        super().__init__()
+        layers = [nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        for narrow, wide in zip(widths, widths[1:]):
+            way_round = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(narrow, wide, 1, bias=False), nn.BatchNorm2d(wide))
+            layers.append(BasicBlock(narrow, wide, 2, way_round))                         # (N, wide, S/2, S/2)
+        self.layers = nn.Sequential(*layers, BasicBlock(widths[-1], widths[-1]))
+        self.attributes = nn.Sequential(nn.Dropout(0.2), nn.Linear(widths[-1], n_attributes))
+
+    def features(self, faces):
+        if faces.shape[-1] != 64:
+            faces = F.interpolate(faces, size=(64, 64), mode="bilinear", antialias=True)
+        return self.layers(faces).float().mean((2, 3))
+
+    def forward(self, faces):
+        return self.attributes(self.features(faces)).float()
+
+
+@lru_cache(1)
+def face_network():
+    """The names of CelebA's attributes, and the network that `.ci/face_network.py` trained on them, in eval mode."""
+    path = Path(__file__).with_name("assets") / "face_network.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is missing: put the folder assets, which comes with this notebook, beside it.")
+    state = torch.load(path, weights_only=True)
+    network = FaceNetwork(n_attributes=len(state["attributes"]))
+    network.load_state_dict({name: value.float() for name, value in state["weights"].items()})
+    return state["attributes"], network.eval().to(memory_format=torch.channels_last)
+
+
+def face_features(faces, batch_size=250):
+    """What the face network sees in faces (N, 3, S, S) in [-1, 1]: float32 (N, 144)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = face_network()[1].to(device)
+    with torch.no_grad(), autocast(device):
+        return torch.cat([network.features(x.to(device, memory_format=torch.channels_last)).cpu()
+                          for x in faces.split(batch_size)])
+
+
+def attribute_logits(features, names):
+    """What the face network says of features (N, 144): logits (N, k) of these of CelebA's attributes, above 0 for yes."""
+    known, network = face_network()
+    with torch.no_grad():
+        logits = network.attributes(features.to(next(network.parameters()).device))
+    return logits.cpu()[:, [known.index(name) for name in names]]
+
+
+def to_lab(images):
+    """Images (N, 3, H, W) in [-1, 1], sRGB, in CIE L*a*b* (D65): L* from 0 to 100, a* and b* from about -100 to 100."""
+    rgb = (images.clamp(-1, 1) + 1) / 2
+    light = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = torch.tensor([[0.4339, 0.3763, 0.1898], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8728]])  # white: 1, 1, 1
+    xyz = torch.einsum("ij,njhw->inhw", to_xyz, light)
+    x, y, z = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-6) ** (1 / 3), xyz * 841 / 108 + 4 / 29)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def inception_weights():
+    """The file of the Inception network's weights, fetched if need be; without it None, and a line that says why."""
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION.rpartition("/")[2])
+    partial = path.with_suffix(".partial")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with contextlib.closing(_open_url(INCEPTION, 0, 15)) as answer, open(partial, "wb") as file:
+                shutil.copyfileobj(answer, file)
+        except (Unreachable, OSError, http.client.HTTPException) as error:
+            print(f"No FID and KID without Inception's weights: {error}. Put the file into {path.parent} to have them.")
+            return None
+        if not _sha256(partial).startswith(path.stem.rpartition("-")[2]):  # the name ends in the sha256's first digits
+            print(f"No FID and KID: what lies at {INCEPTION} is damaged, or another file.")
+            return None
+        os.replace(partial, path)
+    return path
+
+
+def inception_scores(real, fake):
+    """FID (Heusel et al., 2017) and KID (Bińkowski et al., 2018) between images (N, 3, S, S) in [-1, 1]; {} without weights."""
+    from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+    from torchmetrics.image.kid import KernelInceptionDistance
+    from torchmetrics.wrappers import FeatureShare
+
+    path = inception_weights()
+    if path is None:
+        return {}
+    torch.load(path, weights_only=True)  # refuses all but weights, as the libraries below do not
+    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
+    metrics = FeatureShare([FrechetInceptionDistance(network),
+                            KernelInceptionDistance(network, subset_size=min(1000, len(real), len(fake)))])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    metrics.to(device)
+    for images, are_real in ((real, True), (fake, False)):
+        for batch in torch.from_numpy(to_pixels(images)).permute(0, 3, 1, 2).split(50):
+            metrics.update(batch.to(device), real=are_real)
+    scores = metrics.compute()
+    return {"FID": scores["FrechetInceptionDistance"].item(), "KID": scores["KernelInceptionDistance"][0].item()}
+
+
 # ---------------------------------------------------------------- runs
 
 def fingerprint(*definitions):
@@ -1078,7 +1247,7 @@ def fingerprint(*definitions):
     return hashlib.sha256(source.encode()).hexdigest()[:8]
 
 
-def settle(averaged, z_size, batches=10, batch_size=100, seed=0):
+def settle(averaged, z_size, batches=5, batch_size=100, seed=0):
     """Give an averaged generator batch-norm statistics of its own, from latents of a fixed seed.
 
     Averaged weights make other activations than those whose statistics batch norm has seen.
@@ -1098,14 +1267,18 @@ class Run:
     `out_dir`: the folder; None keeps nothing and only counts. `settings`: what makes it this run
     and no other: if `out_dir` holds a run with other settings, this one goes beside it, numbered.
     `max_minutes`: the time for training, over the whole run (None: no limit). `resume`: go on from
-    `last.pt` if there is one. `parts`: the networks and optimizers that a checkpoint holds, by name;
-    the one called `averaged` (an AveragedModel of the generator) makes the samples.
+    `last.pt` if there is one. `score`: takes the settled generator, gives a number, at best 0; the best
+    is kept as `best.pt`, and training ends after `patience` scores without a better one (None: goes on).
+    `parts`: the networks and optimizers that a checkpoint holds, by name; the one called `averaged` (an
+    AveragedModel of the generator) makes the samples.
     """
 
-    PROGRESS = "step", "images", "epoch", "batch", "seconds", "rows", "sums"
+    PROGRESS = "step", "images", "epoch", "batch", "seconds", "rows", "sums", "scores"
 
-    def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, **parts):
+    def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, score=None, patience=None,
+                 **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
+        self.score, self.patience, self.scores, self.next_score = score, patience, [], 0.0
         self.step = self.images = self.epoch = self.batch = 0
         self.seconds, self.next_grid, self.rows, self.random_state = 0.0, 10.0, [], None
         self.sums, self.picture, self.next_report = [], None, 0.0
@@ -1122,8 +1295,16 @@ class Run:
         return [(d_loss, g_loss) for *_, d_loss, g_loss in self.rows]
 
     @property
-    def out_of_time(self):
-        return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
+    def best(self):
+        """The row (step, images, seconds, score) of the best score so far."""
+        return min(self.scores, key=lambda row: row[-1])
+
+    @property
+    def finished(self):
+        """Whether time is up, or `patience`."""
+        out_of_time = self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
+        stale = self.patience and self.scores and self.best in self.scores[:-self.patience]
+        return out_of_time or bool(stale)
 
     def __enter__(self):
         self.before = self.step, self.images, self.seconds
@@ -1138,9 +1319,13 @@ class Run:
             self._add_row()
         if self.folder and self.step > self.before[0]:
             self.save()
+            self.next_score = 0.0
             self.keep_grid(f"step_{self.step:07d}")
-            averaged = settle(self.parts["averaged"], self.latents.shape[1])
-            export_generator(averaged.module, self.folder / "generator.pt2")
+            self.save()
+            averaged = copy.deepcopy(self.parts["averaged"])
+            if self.scores:
+                averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
+            export_generator(settle(averaged, self.latents.shape[1]).module, self.folder / "generator.pt2")
             self.animate()
         if kind is KeyboardInterrupt:
             print(f"Stopped after {self.step:,} steps. What there is by now is kept.")
@@ -1148,7 +1333,7 @@ class Run:
 
     def epochs(self, n_epochs):
         """Yield the epochs still to train, counted from 0, until there are `n_epochs` or time is up."""
-        while self.epoch < n_epochs and not self.out_of_time:
+        while self.epoch < n_epochs and not self.finished:
             yield self.epoch
 
     def watch(self, loader, epoch):
@@ -1162,11 +1347,11 @@ class Run:
         self._restore_random_state()
         self.random_state = None
         for batch in batches:
-            if self.out_of_time:
+            if self.finished:
                 return
             yield batch
         self.epoch, self.batch = epoch + 1, 0
-        if self.folder and not self.out_of_time:
+        if self.folder and not self.finished:
             self.keep_grid(f"epoch_{self.epoch:04d}")
             self.save()
 
@@ -1178,7 +1363,7 @@ class Run:
         self.sums.append(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]))
         if self.step % print_every == 0 or self.seconds > self.last_row + 60:  # a slow machine has curves, too
             self._add_row()
-        if not self.bar.disable and (self.seconds > self.next_report or self.out_of_time):
+        if not self.bar.disable and (self.seconds > self.next_report or self.finished):
             self._report(n_steps)
         if self.folder and self.seconds >= self.next_grid:
             self.keep_grid(f"step_{self.step:07d}")
@@ -1199,11 +1384,12 @@ class Run:
         d_loss, g_loss = self.losses[-1] if self.rows else self.sums[-1].tolist()
         self.bar.n = round(100 * done)
         self.bar.set_description_str(f"epoch {self.epoch + 1}, {self.images:,} images, {rate:,.0f} img/s, "
-                                     f"{minutes}:{seconds:02} left, d_loss {d_loss:.2f}, g_loss {g_loss:.2f}")
+                                     f"{minutes}:{seconds:02} left, d_loss {d_loss:.2f}, g_loss {g_loss:.2f}"
+                                     + (f", best score {self.best[-1]:.1f}" if self.scores else ""))
 
     def keep_grid(self, name):
-        """Write the faces of the fixed latents to samples/`name`.png and show them, in place of the last ones."""
-        began, averaged = time.perf_counter(), settle(self.parts["averaged"], self.latents.shape[1], batches=2)
+        """Write the faces of the fixed latents to samples/`name`.png, show them in place of the last ones; take the score."""
+        began, averaged = time.perf_counter(), settle(self.parts["averaged"], self.latents.shape[1])
         device = next(averaged.parameters()).device
         with torch.no_grad(), autocast(device):
             faces = averaged(self.latents.to(device))
@@ -1211,19 +1397,33 @@ class Run:
         sheet.save(self.folder / "samples" / f"{name}.png")
         zoom = max(1, 800 // sheet.width)
         self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
+        cost = time.perf_counter() - began
+        self._take_score(averaged)
         # Often at first, then whenever the run is a tenth older, at least every five minutes, for 5 % of the time
-        self.seconds, cost = time.perf_counter() - self.started, time.perf_counter() - began
+        self.seconds = time.perf_counter() - self.started
         self.next_grid = self.seconds + max(min(max(10, 0.1 * self.seconds), 300), 20 * cost)
 
-    def save(self):
-        """Write last.pt and losses.csv."""
+    def _take_score(self, averaged):
+        """Score the averaged generator, for at most 5 % of the time, and keep it if it is the best so far."""
+        began = time.perf_counter()
+        is_new = not self.scores or self.scores[-1][0] < self.step
+        if self.score and is_new and began >= self.next_score:
+            self.scores.append((self.step, self.images, round(self.seconds, 2), self.score(averaged)))
+            if self.best is self.scores[-1]:
+                self.save("best.pt")
+            now = time.perf_counter()
+            self.next_score = now + 20 * (now - began)
+
+    def save(self, name="last.pt"):
+        """Write a checkpoint, losses.csv and scores.csv."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {name: getattr(self, name) for name in ("settings", "latents", *self.PROGRESS)}
         state |= {"random_state": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}}
-        torch.save(state, self.folder / "last.pt.new")
-        os.replace(self.folder / "last.pt.new", self.folder / "last.pt")
-        with open(self.folder / "losses.csv", "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("step", "images", "seconds", "d_loss", "g_loss"), *self.rows])
+        torch.save(state, self.folder / f"{name}.new")
+        os.replace(self.folder / f"{name}.new", self.folder / name)
+        for table, columns, rows in (("losses", ("d_loss", "g_loss"), self.rows), ("scores", ("score",), self.scores)):
+            with open(self.folder / f"{table}.csv", "w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([("step", "images", "seconds", *columns), *rows])
 
     def animate(self, most=20, width=540):
         """Write training.gif, about `width` pixels wide: the first rows of up to `most` of the grids kept so far."""

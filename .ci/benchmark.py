@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision import datasets, transforms
 
@@ -81,34 +82,44 @@ def batches(case, loader, most=16):
         yield from (images for images, _ in loader)
 
 
+def usual_step(D, G, real, d_optimizer, g_optimizer):
+    """One update of each network on real images in [-1, 1], as it is usually taught -> d_loss, g_loss."""
+    loss, n, device = F.binary_cross_entropy_with_logits, len(real), real.device
+    d_optimizer.zero_grad()
+    d_loss = (loss(D(real).squeeze(), 0.9 * torch.ones(n, device=device))
+              + loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.zeros(n, device=device)))
+    d_loss.backward()
+    d_optimizer.step()
+    g_optimizer.zero_grad()
+    g_loss = loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.ones(n, device=device))
+    g_loss.backward()
+    g_optimizer.step()
+    return d_loss.item(), g_loss.item()
+
+
+def usual_loader(batch_size, image_size, data_dir, is_valid_file=helpers.is_image):
+    """Batches of a folder's images, each decoded whenever it is needed."""
+    transform = transforms.Compose([transforms.Resize((image_size, image_size)), transforms.ToTensor()])
+    dataset = datasets.ImageFolder(data_dir, transform, is_valid_file=is_valid_file)
+    return torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+
+
 def usual_loop(case):
     """Train for ever as it is usually taught; yields the number of real images after each step."""
-    device, loss = torch.device(case.device), nn.BCEWithLogitsLoss()
+    device = torch.device(case.device)
     D, G = (net.to(device) for net in (usual_networks if case.as_committed else notebook_networks)(case.size))
-    d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in (D, G))
-    transform = transforms.Compose([transforms.Resize((case.size, case.size)), transforms.ToTensor()])
-    dataset = datasets.ImageFolder(case.data, transform, is_valid_file=helpers.is_image)
-    for images in batches(case, torch.utils.data.DataLoader(dataset, case.batch, shuffle=True, drop_last=True)):
-        real, n = images.to(device) * 2 - 1, len(images)
-        d_optimizer.zero_grad()
-        d_loss = (loss(D(real).squeeze(), 0.9 * torch.ones(n, device=device))
-                  + loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.zeros(n, device=device)))
-        d_loss.backward()
-        d_optimizer.step()
-        g_optimizer.zero_grad()
-        g_loss = loss(D(G(torch.randn(n, G.z_size, device=device))).squeeze(), torch.ones(n, device=device))
-        g_loss.backward()
-        g_optimizer.step()
-        d_loss.item(), g_loss.item()
-        yield n
+    optimizers = [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in (D, G)]
+    for images in batches(case, usual_loader(case.batch, case.size, case.data)):
+        usual_step(D, G, images.to(device) * 2 - 1, *optimizers)
+        yield len(images)
 
 
 def notebook_loop(case):
     """Train for ever as the notebook's `train` does."""
     device = torch.device(case.device)
     D, G = (net.to(device, memory_format=torch.channels_last) for net in notebook_networks(case.size))
-    d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), lesson.lr, betas=(lesson.beta1, 0.999), fused=True)
-                                for net in (D, G))
+    d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), rate, betas=(lesson.beta1, 0.999), fused=True)
+                                for net, rate in ((D, lesson.d_lr), (G, lesson.lr)))
     averaged = torch.optim.swa_utils.AveragedModel(G)
     loader = lesson.get_dataloader(lesson.batch_size if case.as_committed else case.batch, case.size, case.data, flip=True)
     helpers.keep_on(device, loader.dataset)
