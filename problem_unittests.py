@@ -1670,6 +1670,7 @@ def test_without_inception_weights_one_line_says_so(tmp_path, monkeypatch, capsy
 
 def test_fid_is_the_frechet_distance_of_inception_features(notebook, tmp_path, monkeypatch):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    torch.manual_seed(0)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     path = Path(tmp_path, "checkpoints", helpers.INCEPTION.rpartition("/")[2])
     path.parent.mkdir()
@@ -1687,7 +1688,7 @@ def test_fid_is_the_frechet_distance_of_inception_features(notebook, tmp_path, m
     with torch.no_grad():
         features = [inception(images)[0] for images in (faces, blurred)]
     expected = notebook.frechet_distance(*features)
-    assert abs(scores["FID"] - expected) < 0.02 * expected, f"expected a FID of {expected:.4g}, came {scores['FID']:.4g}"
+    assert expected > 0.1 and abs(scores["FID"] - expected) < 0.05 * expected, f"expected a FID of {expected:.4g}, came {scores['FID']:.4g}"
     torch.save({"weights": Path}, path)  # more than weights
     with pytest.raises(pickle.UnpicklingError):
         helpers.inception_scores(faces, blurred)
