@@ -7,7 +7,7 @@ settings · progress · getting the data · drawn faces · decoding · pictures 
 import base64
 import contextlib
 import copy
-import csv
+import errno
 import hashlib
 import http.client
 import inspect
@@ -15,14 +15,18 @@ import io
 import math
 import os
 import pickle
+import random
 import re
 import shutil
+import signal
 import stat
+import struct
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +38,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
 from torch import nn
 from torch.optim.swa_utils import update_bn
@@ -41,6 +46,7 @@ from torchvision.models.resnet import BasicBlock
 from tqdm import tqdm
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # of the contents, whatever the name says
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 CACHE = Path("cache")
 
@@ -127,7 +133,10 @@ def progress(*args, **settings):
 # The published archive, whose size is known before the download starts
 PUBLISHED_BYTES = {"2cd4fbba4b618faeb4be18c69da3a68ff6a163057d12ff321cb044fc51f416d3": 247_694_507}
 MAX_UNPACKED_BYTES = 20 * 2**30
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
+MAX_SHAPE = 20  # times as long as wide, at most: made square, a strip would fill the memory
+UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, EOFError, struct.error, zlib.error,
+              Image.DecompressionBombError, Image.DecompressionBombWarning)  # what Pillow raises on damaged files
+FULL = errno.ENOSPC, errno.EDQUOT
 INCEPTION = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 OTHER_SEED = "seed1_"  # begins the names of the drawn faces that are held out
 WAY_OUT = 'To go on without it, set data_dir = "drawn".'
@@ -182,9 +191,24 @@ def is_image(path):
 
 
 def load_image(path):
-    """An image file as RGB, turned as the camera was held."""
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+    """An image file as RGB, as a person would see it: upright, 16 bits brought to 8, on white where it is transparent."""
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
+        if max(image.size) > MAX_SHAPE * min(image.size):
+            raise ValueError(f"{path} is a strip of {image.width} x {image.height} pixels.")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
+            image = Image.fromarray((np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def refusing_bombs():
+    """Within it, a picture of more pixels than Pillow thinks safe is unreadable instead of a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def readable(dataset, indices):
@@ -193,20 +217,34 @@ def readable(dataset, indices):
         with contextlib.suppress(*UNREADABLE):
             return dataset[index] is not None
 
-    found = [index for index in indices if can_be_read(index)]
+    with refusing_bombs():
+        found = [index for index in indices if can_be_read(index)]
     if not found:
         raise DataError(f"None of the {len(indices)} images tried in {dataset.root} can be read "
-                        f"(the first: {Path(dataset.samples[indices[0]][0]).name}).")
+                        f"(the first: {printable(dataset.samples[indices[0]][0])}).")
     return found
 
 
+def printable(path):
+    """The file's name, with question marks for bytes that are no text."""
+    return os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
+
+
 def find_images(folder):
-    """Yield the paths of the images below `folder`, at any depth; DataError if there are none."""
+    """Yield the paths of the images below `folder`, at any depth; DataError if there are none.
+
+    Links to folders are followed, into each folder once: links that go round in circles do no harm.
+    """
     if not Path(folder).is_dir():
         raise DataError(f"{folder} is not a folder. data_dir must name a folder of images; "
                         "for an archive on disk set data_url to its file:// address.")
-    found = False
-    for root, folders, names in os.walk(folder):
+    found, seen = False, set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders.sort()
         for path in (os.path.join(root, name) for name in sorted(names)):
             if is_image(path):
@@ -280,7 +318,7 @@ def _copy(answer, partial, have, sha256, url):
     try:
         block = answer.read(2**16)
         if not have:
-            _check_head(block, url)  # before anything is overwritten
+            _check_head(block, url, answer.geturl())  # before anything is overwritten
         print(f"Downloading {url} ({size}).")
         with progress(total=total, initial=have, unit="B", unit_scale=True, desc="download") as bar, \
                 open(partial, "r+b" if have else "wb") as file:
@@ -291,6 +329,9 @@ def _copy(answer, partial, have, sha256, url):
                 bar.update(len(block))
                 block = answer.read(2**18)
     except (OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in FULL:
+            raise OSError(error.errno, f"The disk is full: of {size}, {have / 1e6:.0f} MB could be downloaded. Make room, "
+                                       "and run the cell again to go on from there") from error
         raise Unreachable(f"the download broke off at {have / 1e6:.0f} MB ({error}); "
                           "run the cell again to go on from there") from error
     if total and have < total:
@@ -298,11 +339,12 @@ def _copy(answer, partial, have, sha256, url):
                           "run the cell again to go on from there")
 
 
-def _check_head(head, url):
-    """DataError unless these first bytes of an answer are a zip file's."""
+def _check_head(head, url, came_from):
+    """DataError unless these first bytes of an answer, which `came_from` that address, are a zip file's."""
     if b"<html" in head.lower() or b"<!doctype" in head.lower():
-        raise DataError(f"{url} answers with a web page (HTML) instead of the archive, as a login page or a download "
-                        "quota does. Download the archive in a browser and set data_url to its file:// address.")
+        redirected = f"sends on to {came_from}, which " * (came_from != url)
+        raise DataError(f"{url} {redirected}answers with a web page (HTML) instead of the archive, as a login page or a "
+                        "download quota does. Download the archive in a browser and set data_url to its file:// address.")
     if not head.startswith(b"PK"):
         raise DataError(f"What lies at {url} is not a zip archive: its first bytes are not a zip file's.")
 
@@ -335,7 +377,7 @@ def unpack(archive, folder):
 
     Left out: `__MACOSX/`, hidden files, whatever is no image, and the folder levels that only the
     archive has: its top and "New Folder With Items". Refused, as a DataError: paths that lead
-    outside, links, encrypted entries, and more than MAX_UNPACKED_BYTES.
+    outside, links and devices, encrypted entries, and more than MAX_UNPACKED_BYTES.
     """
     folder, beside = Path(folder), Path(f"{folder}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
@@ -358,6 +400,12 @@ def unpack(archive, folder):
         os.replace(beside, folder)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, FileExistsError, EOFError) as error:
         raise DataError(f"The archive cannot be unpacked: {error}.") from error
+    except OSError as error:
+        if error.errno is None:  # from the decompressor
+            raise DataError(f"The archive cannot be unpacked: {error}.") from error
+        raise OSError(  # the disk's fault, not the archive's, which stays
+            error.errno, f"The archive cannot be unpacked into {folder}: {error.strerror}. Change that, and run the cell "
+                         f"again. {WAY_OUT}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return len(members)
@@ -369,8 +417,8 @@ def _is_wanted(member):
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise DataError(f"The archive was refused: its entry {name!r} leads outside the folder.")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise DataError(f"The archive was refused: its entry {name!r} is a link.")
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise DataError(f"The archive was refused: its entry {name!r} is a link or a device, not a file.")
     if member.flag_bits & 1:
         raise DataError(f"The archive was refused: its entry {name!r} is encrypted.")
     return not member.is_dir() and is_image(name)
@@ -883,6 +931,7 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
 
 # ---------------------------------------------------------------- decoding, once
 
+MOST_UNREADABLE = 0.1  # of a folder's images
 PARTS = "train", "validation", "test"  # to train on; to choose the best epoch and the recipe by; to report scores on
 
 
@@ -951,7 +1000,7 @@ def decode_once(dataset, flip=False):
     """Decode an ImageFolder, whose transform ends in ToTensor, into the part of DecodedFaces that is trained on.
 
     The pixels are kept under `cache/` and taken from there as long as folder and transform stay
-    the same. Unreadable files are left out and named in one line; DataError if nothing is left.
+    the same. Unreadable files are left out and named in one line; DataError if they are more than a tenth.
     """
     key = hashlib.sha256(repr(dataset.transform).encode())
     for path, _ in dataset.samples:
@@ -963,9 +1012,15 @@ def decode_once(dataset, flip=False):
     if not folder.exists():
         _decode(dataset, folder)
     kept = np.load(folder / "kept.npy")
-    unreadable = [Path(dataset.samples[i][0]).name for i in np.flatnonzero(~kept)]
-    if not kept.any():
-        raise DataError(f"None of the {len(kept)} images in {dataset.root} can be read (the first: {unreadable[0]}).")
+    unreadable = [printable(dataset.samples[i][0]) for i in np.flatnonzero(~kept)]
+    if len(unreadable) > MOST_UNREADABLE * len(kept):
+        try:
+            reason = dataset[np.argmin(kept)] and "now it can"
+        except UNREADABLE as error:
+            reason = error
+        raise DataError(f"{len(unreadable)} of the {len(kept)} images in {dataset.root} cannot be read, more than "
+                        f"{MOST_UNREADABLE:.0%}. The first: {', '.join(unreadable[:3])} ({reason}). Replace them, or take "
+                        "them out.")
     if unreadable:
         print(f"Left out {len(unreadable)} unreadable files, the first: {', '.join(unreadable[:3])}.")
     images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))[:kept.sum()]
@@ -997,7 +1052,7 @@ def _decode(dataset, folder):
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     kept, images, n_kept = np.zeros(len(dataset), bool), None, 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with refusing_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
         indices = range(len(dataset))  # in portions: a pool takes notes on all that it is given at once
         decoded = (image for start in indices[::1024] for image in pool.map(load, indices[start:start + 1024]))
         bar = progress(decoded, "decode", len(dataset), unit="img", disable=len(dataset) < 1000)
@@ -1067,23 +1122,40 @@ def captions(dataset, indices, most=2):
         return ["\n".join(words).replace("_", " ") for words in known]
     if len(dataset.classes) > 1:
         return [dataset.classes[dataset.targets[i]] for i in indices]
-    return [path.stem[:16] for path in paths]
+    return [printable(path.stem[:16]) for path in paths]
 
 
 def read_attributes(path):
-    """Read CelebA's list of attributes: (names, {file name: row of bools}); the count in its first line is optional."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    names, *rows = lines[1:] if lines[0].strip().isdigit() else lines
-    table = (row.split() for row in rows)
-    return names.split(), {file: np.array(values) == "1" for file, *values in table}
+    """Read CelebA's list of attributes: (names, {file name: row of bools}); the count in its first line is optional.
+
+    Raises DataError for what is no such list: a web page, a row of another length, values other than 1 and -1.
+    """
+    lines = [line for line in Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()]
+    if any(word in line.lower() for line in lines[:5] for word in ("<html", "<!doctype")):
+        raise DataError(f"{path} is a web page (HTML) instead of a list of attributes. Fetch it again, or remove it.")
+    names, *rows = [line.split() for line in lines[lines[:1] != [] and lines[0].strip().isdigit():]] or [[]]
+    for row in rows:
+        if len(row) != len(names) + 1 or not {"1", "-1"}.issuperset(row[1:]):
+            raise DataError(f"{path} is no list of attributes: after {len(names)} names each line has a file name and as many "
+                            f"times 1 or -1; there is {' '.join(row)[:60]!r}.")
+    if not rows:
+        raise DataError(f"{path} lists no images.")
+    return names, {file: np.array(values) == "1" for file, *values in rows}
 
 
 def labels_of(folder, files, names):
-    """These files' labels of these attributes, float (n, k), by the folder's list_attr_celeba.txt; None if it is not there."""
+    """These files' labels of these attributes, float (n, k), by the folder's list_attr_celeba.txt.
+
+    None if it is not there, or, with a line that says so, does not know all of these files and attributes.
+    """
     table = Path(folder, "list_attr_celeba.txt")
     if not table.exists():
         return None
     attributes, rows = read_attributes(table)
+    missing = [name for name in names if name not in attributes] + [printable(file) for file in files if file not in rows]
+    if missing:
+        print(f"{table.name} says nothing about {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}: its labels are not used.")
+        return None
     columns = [attributes.index(name) for name in names]
     return torch.from_numpy(np.array([rows[file][columns] for file in files])).float()
 
@@ -1269,25 +1341,32 @@ class Run:
     `max_minutes`: the time for training, over the whole run (None: no limit). `resume`: go on from
     `last.pt` if there is one. `score`: takes the settled generator, gives a number, at best 0; the best
     is kept as `best.pt`, and training ends after `patience` scores without a better one (None: goes on).
-    `parts`: the networks and optimizers that a checkpoint holds, by name; the one called `averaged` (an
-    AveragedModel of the generator) makes the samples.
+    `won`: the d_loss below which the discriminator is said to have all but won (None: not said). `parts`: what a
+    checkpoint holds, by name: networks, optimizers, schedules; the one called `averaged` (an AveragedModel of the
+    generator) makes the samples.
+
+    A folder belongs to one run at a time: a second process is refused with a RuntimeError.
     """
 
-    PROGRESS = "step", "images", "epoch", "batch", "seconds", "rows", "sums", "scores"
+    PROGRESS = "step", "images", "epoch", "batch", "seconds", "rows", "sums", "scores", "told"
 
     def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, score=None, patience=None,
-                 **parts):
+                 won=0.45, **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
         self.score, self.patience, self.scores, self.next_score = score, patience, [], 0.0
         self.step = self.images = self.epoch = self.batch = 0
         self.seconds, self.next_grid, self.rows, self.random_state = 0.0, 10.0, [], None
         self.sums, self.picture, self.next_report = [], None, 0.0
+        self.won, self.told, self.stopped = won, [], False
+        self.saved, self.next_save = 0, 300.0
         self.seed = self.settings.get("seed", 0)
         self.folder = self._choose_folder(Path(out_dir), resume) if out_dir is not None else None
         if self.folder:
-            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
             source = torch.Generator().manual_seed(self.seed)  # its own, so that watching changes nothing
             self.latents = torch.randn(n_faces, parts["averaged"].module.z_size, generator=source)
+            self._claim_folder()
+            if has_checkpoint(self.folder):
+                self._load(newest_checkpoint(self.folder))
 
     @property
     def losses(self):
@@ -1301,35 +1380,66 @@ class Run:
 
     @property
     def finished(self):
-        """Whether time is up, or `patience`."""
+        """Whether time is up, or `patience`, or someone has pressed the stop button."""
         out_of_time = self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
         stale = self.patience and self.scores and self.best in self.scores[:-self.patience]
-        return out_of_time or bool(stale)
+        return out_of_time or bool(stale) or self.stopped and self.step > 0
 
     def __enter__(self):
         self.before = self.step, self.images, self.seconds
+        self.stopped, self.signal_handler = False, None
+        if threading.current_thread() is threading.main_thread():
+            self.signal_handler = signal.signal(signal.SIGINT, self._stop)
+        if self.folder:
+            self._claim_folder()
+            if not has_checkpoint(self.folder):
+                self.save()  # from its first moment on, the folder says whose it is
         self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
         self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=self.folder is None)
         return self
 
     def __exit__(self, kind, error, trace):
-        """However training ends, what there is by then is written. Jupyter's stop button ends it cleanly."""
+        """What there is by the end of training is written; after an error in a step, the last checkpoint stands."""
         self.bar.close()
+        try:
+            if kind in (None, KeyboardInterrupt):
+                self._finish()
+        finally:
+            if self.signal_handler is not None:
+                signal.signal(signal.SIGINT, self.signal_handler)
+            if self.folder:
+                self.lock.release(force=True)
+        if kind is KeyboardInterrupt or kind is None and self.stopped:
+            print(f"Stopped after {self.step:,} steps. What there is by now is kept; run the cell again to go on.")
+            return True
+        if kind is not None and issubclass(kind, torch.cuda.OutOfMemoryError):
+            raise MemoryError(f"The GPU has too little memory for these settings: lower batch_size, d_conv_dim, g_conv_dim or "
+                              f"image_size, or end other programs that use it. {self._what_stands()}") from error
+
+    def _stop(self, *_):
+        """Jupyter's stop button: the step that is under way is finished. Pressed again, it interrupts at once."""
+        self.stopped = True
+        signal.signal(signal.SIGINT, self.signal_handler)
+
+    def _finish(self):
+        """The last row, checkpoint, sheet and score; then the best generator and the film, unless they are there."""
         if self.sums:
             self._add_row()
-        if self.folder and self.step > self.before[0]:
+        if not self.folder:
+            return
+        if self.step > self.before[0] or not any((self.folder / "samples").glob("step_*.png")):
             self.save()
             self.next_score = 0.0
             self.keep_grid(f"step_{self.step:07d}")
             self.save()
+        generator, film = self.folder / "generator.pt2", self.folder / "training.gif"
+        newest = (self.folder / "last.pt").stat().st_mtime
+        if not (generator.exists() and film.exists() and film.stat().st_mtime >= newest):
             averaged = copy.deepcopy(self.parts["averaged"])
             if self.scores:
                 averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
-            export_generator(settle(averaged, self.latents.shape[1]).module, self.folder / "generator.pt2")
+            export_generator(settle(averaged, self.latents.shape[1]).module, generator)
             self.animate()
-        if kind is KeyboardInterrupt:
-            print(f"Stopped after {self.step:,} steps. What there is by now is kept.")
-            return True
 
     def epochs(self, n_epochs):
         """Yield the epochs still to train, counted from 0, until there are `n_epochs` or time is up."""
@@ -1340,20 +1450,23 @@ class Run:
         """Yield the batches of this epoch, from where the run left off until time is up."""
         if hasattr(loader, "sampler"):  # an order that belongs to the epoch, so that a run can go on within it
             loader.sampler.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
-        self._restore_random_state()
+        if self.random_state is not None:
+            restore_random_state(self.random_state)
         batches = iter(loader)
         for _ in range(self.batch):
             next(batches)
-        self._restore_random_state()
+        if self.random_state is not None and self.batch:  # what it was within the epoch, after the batches skipped
+            restore_random_state(self.random_state)
         self.random_state = None
-        for batch in batches:
-            if self.finished:
+        while not self.finished:  # asked before a batch is drawn: one that is not used would use up random numbers
+            batch = next(batches, None)
+            if batch is None:
+                self.epoch, self.batch = epoch + 1, 0
+                if self.folder:
+                    self.keep_grid(f"epoch_{self.epoch:04d}")
+                    self.save()
                 return
             yield batch
-        self.epoch, self.batch = epoch + 1, 0
-        if self.folder and not self.finished:
-            self.keep_grid(f"epoch_{self.epoch:04d}")
-            self.save()
 
     def log(self, d_loss, g_loss, n_images, n_steps, print_every):
         """Note a step on `n_images` real images; every `print_every` steps the mean losses become a row."""
@@ -1368,12 +1481,51 @@ class Run:
         if self.folder and self.seconds >= self.next_grid:
             self.keep_grid(f"step_{self.step:07d}")
             self.save()
+        elif self.folder and self.seconds >= self.next_save:
+            self.save()
 
     def _add_row(self):
         """The mean losses since the last row."""
+        self._check_finite()
         means = torch.stack(self.sums).mean(0).tolist()
         self.rows.append((self.step, self.images, round(self.seconds, 2), *means))
         self.sums, self.last_row = [], self.seconds
+        self._tell_trouble()
+
+    def _check_finite(self):
+        """FloatingPointError if a loss since the last row, or a weight, is no finite number."""
+        wrong = None
+        for name, part in self.parts.items():
+            if isinstance(part, nn.Module) and not all(weight.isfinite().all() for weight in part.parameters()):
+                wrong = wrong or (f"a weight of {name}", self.step)
+        steps = torch.stack(self.sums).tolist() if self.sums else []
+        for back, losses in enumerate(reversed(steps)):  # the first step that went wrong counts
+            for name, loss in zip(("d_loss", "g_loss"), losses):
+                if not math.isfinite(loss):
+                    wrong = name, self.step - back
+        if wrong:
+            raise FloatingPointError(f"Training has diverged: {wrong[0]} is no finite number at step {wrong[1]:,}. Try a lower "
+                                     f"lr or d_lr, or another loss. {self._what_stands()}")
+
+    def _what_stands(self):
+        return f"The checkpoint of step {self.saved:,} stands in {self.folder}." if self.folder else ""
+
+    def _tell_trouble(self, rows=40):
+        """Say once each what the losses of the last rows warn of."""
+        d_losses, g_losses = np.array(self.losses[-rows:]).T
+        if len(d_losses) < rows:
+            return
+        quarters = g_losses.reshape(4, -1).mean(1)
+        if self.won is not None and d_losses[rows // 2:].max() < self.won:
+            self._tell("d_loss is near its least: the discriminator has all but won, and its gradient says little to the "
+                       "generator. Lower d_lr, or give it dropout or more data.")
+        if quarters[-1] > 5 and (np.diff(quarters) > 0).all() and quarters[-1] > 2 * quarters[0]:
+            self._tell("g_loss keeps climbing: the generator is losing touch with the discriminator. Lower d_lr.")
+
+    def _tell(self, trouble):
+        if trouble not in self.told:
+            self.told.append(trouble)
+            print(f"At step {self.step:,}: {trouble}")
 
     def _report(self, n_steps):
         """Bring the progress bar up to date."""
@@ -1393,8 +1545,11 @@ class Run:
         device = next(averaged.parameters()).device
         with torch.no_grad(), autocast(device):
             faces = averaged(self.latents.to(device))
+        if self.step >= 500 and faces.float().std(0).mean() < 0.1:
+            self._tell("the samples have become all alike: the generator has collapsed. Start anew with a lower lr, or go back "
+                       "to best.pt.")
         sheet = Image.fromarray(tile(faces))
-        sheet.save(self.folder / "samples" / f"{name}.png")
+        write_whole(self.folder / "samples" / f"{name}.png", lambda file: sheet.save(file, "PNG"))
         zoom = max(1, 800 // sheet.width)
         self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
         cost = time.perf_counter() - began
@@ -1415,15 +1570,17 @@ class Run:
             self.next_score = now + 20 * (now - began)
 
     def save(self, name="last.pt"):
-        """Write a checkpoint, losses.csv and scores.csv."""
+        """Write a checkpoint, losses.csv and scores.csv. What was last.pt becomes previous.pt."""
+        self._check_finite()
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {name: getattr(self, name) for name in ("settings", "latents", *self.PROGRESS)}
-        state |= {"random_state": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}}
-        torch.save(state, self.folder / f"{name}.new")
-        os.replace(self.folder / f"{name}.new", self.folder / name)
+        state |= {"random_state": random_state() if self.random_state is None else self.random_state}
+        keep = self.folder / "previous.pt" if name == "last.pt" else None
+        write_whole(self.folder / name, lambda file: torch.save(state, file), keep)
+        self.saved, self.next_save = self.step, self.seconds + 300
         for table, columns, rows in (("losses", ("d_loss", "g_loss"), self.rows), ("scores", ("score",), self.scores)):
-            with open(self.folder / f"{table}.csv", "w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([("step", "images", "seconds", *columns), *rows])
+            text = "".join(",".join(map(str, row)) + "\n" for row in [("step", "images", "seconds", *columns), *rows])
+            write_whole(self.folder / f"{table}.csv", lambda file, text=text: file.write(text.encode()))
 
     def animate(self, most=20, width=540):
         """Write training.gif, about `width` pixels wide: the first rows of up to `most` of the grids kept so far."""
@@ -1433,20 +1590,16 @@ class Run:
         zoom, (w, h) = max(1, width // frames[0].width), frames[0].size
         half = (0, 0, w, h // 2)  # half of the faces make half of the file
         frames = [frame.resize((zoom * w, zoom * (h // 2)), Image.NEAREST, box=half) for frame in frames]
-        frames[0].save(self.folder / "training.gif", save_all=True, append_images=frames[1:], loop=0,
-                       duration=[250] * (len(frames) - 1) + [2000])  # milliseconds: it rests on the last one
+        write_whole(self.folder / "training.gif", lambda file: frames[0].save(
+            file, "GIF", save_all=True, append_images=frames[1:], loop=0,
+            duration=[250] * (len(frames) - 1) + [2000]))  # milliseconds: it rests on the last one
 
     def _choose_folder(self, wanted, resume):
-        """The folder of the run with these settings, loaded; or the first free one."""
+        """The folder of the run with these settings, or the first free one."""
         folder, number = wanted, 1
-        while (folder / "last.pt").exists():
-            state = load_checkpoint(folder / "last.pt")
-            differs = differences(state["settings"], self.settings)
+        while has_checkpoint(folder):
+            differs = differences(newest_checkpoint(folder)["settings"], self.settings)
             if resume and not differs:
-                self._load(state)
-                print(f"Going on with the run in {folder}: {self.step:,} steps, {self.images:,} images, "
-                      f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
-                      "for a new run beside it, set resume = False.")
                 return folder
             number += 1
             taken, folder = folder, wanted.with_name(f"{wanted.name}-{number}")
@@ -1454,26 +1607,110 @@ class Run:
             print(f"The run in {taken} {reason}. Next: {folder}.")
         return folder
 
+    def _claim_folder(self):
+        """Hold the folder's lock, which ends with the process: a RuntimeError if another has it."""
+        with told_plainly(self.folder):
+            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(self.folder / "run.lock", is_singleton=True)  # running a cell again is no second run
+            try:
+                self.lock.acquire(timeout=0)
+            except Timeout:
+                raise RuntimeError(f"Another run is at work in {self.folder}. Wait until it ends, stop it, or choose another "
+                                   "out_dir.") from None
+
     def _load(self, state):
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+        except (RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise ValueError(f"The checkpoint in {self.folder} is not of these networks ({error}). Choose another out_dir, or "
+                             "set resume = False.") from error
         for name in (*self.PROGRESS, "random_state"):
             setattr(self, name, state[name])
-        self.next_grid = self.seconds + 10
+        self.saved, self.next_save, self.next_grid = self.step, self.seconds + 300, self.seconds + 10
+        print(f"Going on with the run in {self.folder}: {self.step:,} steps, {self.images:,} images, "
+              f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
+              "for a new run beside it, set resume = False.")
 
-    def _restore_random_state(self):
-        if self.random_state is not None:
-            torch.set_rng_state(self.random_state["cpu"])
-            torch.cuda.set_rng_state_all(self.random_state["cuda"][:torch.cuda.device_count()])
+
+def random_state():
+    """The state of every source of random numbers, in a form that loads without unpickling."""
+    kind, key, *rest = np.random.get_state()
+    return {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (kind, torch.from_numpy(key), *rest),
+            "cuda": torch.cuda.get_rng_state_all()} | ({"mps": torch.mps.get_rng_state()} if torch.backends.mps.is_available() else {})
+
+
+def restore_random_state(state):
+    """Bring back what random_state() returned."""
+    torch.set_rng_state(state["torch"])
+    torch.cuda.set_rng_state_all(state["cuda"][:torch.cuda.device_count()])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
+    random.setstate(state["python"])
+    kind, key, *rest = state["numpy"]
+    np.random.set_state((kind, key.numpy(), *rest))
+
+
+@contextlib.contextmanager
+def told_plainly(path):
+    """Within it, an OSError says what is wrong with the disk or folder, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        full, refused = "the disk is full. Make room, and run the cell again", "choose another out_dir, or allow it"
+        what = full if error.errno in FULL else f"{error.strerror or error}; {refused}"
+        raise OSError(error.errno, f"{path} cannot be written: {what}. What was saved before stands") from error
+
+
+def write_whole(path, write, previous=None):
+    """Have `write` fill a file that takes the place of `path` once it is complete and on the disk.
+
+    A process that is killed, or a full disk, leaves the old file as it was. `previous`: keep the old file there.
+    """
+    new, content = path.with_name(f"{path.name}.new"), io.BytesIO()
+    write(content)  # to memory first: on a full disk, torch.save would abort the process
+    with told_plainly(path):
+        try:
+            with open(new, "wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            if previous and path.exists():
+                os.replace(path, previous)
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def has_checkpoint(folder):
+    """Whether a run's folder holds last.pt, or what is left of it by a process that was killed as it wrote."""
+    return any((folder / name).exists() for name in ("last.pt", "previous.pt"))
+
+
+def newest_checkpoint(folder):
+    """The contents of last.pt or, if that is missing or damaged, of previous.pt; a damaged file is set aside.
+
+    Raises ValueError if no checkpoint can be read; then every file stays as it is.
+    """
+    last, previous = folder / "last.pt", folder / "previous.pt"
+    try:
+        return load_checkpoint(last if last.exists() else previous)
+    except ValueError:
+        if not (last.exists() and previous.exists()):
+            raise
+    state = load_checkpoint(previous)
+    os.replace(last, folder / "damaged.pt")
+    print(f"{last} is damaged, and is now damaged.pt: the checkpoint before it, of step {state['step']:,}, takes its place.")
+    return state
 
 
 def load_checkpoint(path):
     """The contents of a checkpoint, on the CPU; nothing in it is executed. ValueError if it is none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state["settings"], state["averaged"]
+        [state[name] for name in ("averaged", "settings", "random_state", *Run.PROGRESS)]
         return state
-    except (RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, "
                          "or choose another out_dir.") from error
 
@@ -1489,4 +1726,4 @@ def export_generator(generator, path):
     generator = copy.deepcopy(generator).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     example = torch.zeros(2, generator.z_size)  # a batch of 1 would be taken for a constant
     program = torch.export.export(generator, (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
-    torch.export.save(program, path)
+    write_whole(path, lambda file: torch.export.save(program, file))

@@ -10,27 +10,36 @@ import contextlib
 import copy
 import csv
 import dis
+import errno
 import functools
 import hashlib
 import inspect
 import io
 import json
 import math
+import multiprocessing
 import os
 import pickle
+import random
 import re
+import signal
+import stat
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import types
+import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from PIL import Image, ImageDraw, ImageOps
 from torch import nn
 from torch.nn import functional as F
@@ -42,6 +51,8 @@ DEFINED = ("get_dataloader", "scale", "Discriminator", "Generator", "weights_ini
            "build_network", "real_loss", "fake_loss", "train_step", "frechet_distance", "train", "precision_recall",
            "sliced_wasserstein", "ms_ssim", "copied", "eye_row", "skin_tone")
 BAD_IMAGE_SIZES = (48, 8, 512, 0, -32)
+SEARCH = hypothesis.settings(deadline=None, derandomize=True,
+                             suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 
 
 # ---------------------------------------------------------------- what the tests share
@@ -1047,7 +1058,7 @@ def photo_bytes(shade=200):
     return buffer.getvalue()
 
 
-def archive(names=None, change=None):
+def archive(names=None, change=None, compression=zipfile.ZIP_STORED):
     """The bytes of a zip laid out as the published one, quirks included."""
     names = names or ["faces/celeba/000001.jpg", "faces/celeba/New Folder With Items/000002.jpg", "faces/.DS_Store",
                       "__MACOSX/faces/celeba/._000001.jpg", "faces/celeba/notes.txt"]
@@ -1055,10 +1066,18 @@ def archive(names=None, change=None):
     with zipfile.ZipFile(buffer, "w") as pack:
         for name in names:
             member = zipfile.ZipInfo(name)
+            member.compress_type = compression
             if change:
                 change(member)
-            pack.writestr(member, photo_bytes())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a name that comes twice
+                pack.writestr(member, photo_bytes())
     return buffer.getvalue()
+
+
+def of_kind(kind):
+    """Makes an entry of a zip a link, a device ..."""
+    return lambda member: setattr(member, "external_attr", (kind | 0o777) << 16)
 
 
 def sha256(content):
@@ -1140,8 +1159,21 @@ def test_an_archive_that_was_fetched_is_not_fetched_again(empty_place):
     (archive(["faces/../../out.jpg"]), None, "leads outside"),
     (archive(["/etc/out.jpg"]), None, "leads outside"),
     (archive(["C:/out.jpg"]), None, "leads outside"),
-    (archive(change=lambda member: setattr(member, "external_attr", 0o120777 << 16)), None, "is a link"),
-], ids=["html", "gzip", "sha256", "size", "truncated", "damaged", "no images", "dot dot", "absolute", "drive", "link"])
+    (archive(["faces\\..\\out.jpg"]), None, "leads outside"),
+    (archive(change=of_kind(stat.S_IFLNK)), None, "is a link or a device"),
+    (archive(change=of_kind(stat.S_IFBLK)), None, "is a link or a device"),
+    (archive(change=of_kind(stat.S_IFIFO)), None, "is a link or a device"),
+    (archive(["faces/1.jpg"]).replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"), None, "encrypted"),
+    (archive(["faces/1.jpg", "faces/1.jpg/2.jpg"]), None, "cannot be unpacked"),
+    (archive(compression=zipfile.ZIP_BZIP2).replace(b"BZh9", b"BZh0"), None, "cannot be unpacked"),
+    (archive(["faces/1.jpg"]).replace(b"PK\3\4\x14\0\0\0\0\0", b"PK\3\4\x14\0\0\0\x63\0")
+     .replace(b"PK\1\2\x14\3\x14\0\0\0\0\0", b"PK\1\2\x14\3\x14\0\0\0\x63\0"), None, "cannot be unpacked"),
+    (b"", None, "not a zip archive"),
+    (b"PK\5\6" + bytes(18), None, "no images"),
+    (b"PK\3\4 and nothing more", None, "cannot be unpacked"),
+], ids=["html", "gzip", "sha256", "size", "truncated", "damaged", "no images", "dot dot", "absolute", "drive", "backslash", "link",
+        "device", "pipe", "encrypted", "file as folder", "damaged bzip2", "unknown compression", "empty", "empty zip",
+        "only a signature"])
 def test_wrong_archives_are_refused(empty_place, content, sha, message):
     with serve(file_answer(content)) as url:
         with pytest.raises(helpers.DataError, match=message) as caught:
@@ -1151,15 +1183,35 @@ def test_wrong_archives_are_refused(empty_place, content, sha, message):
     assert not left, f"expected nothing half-unpacked, came {left}"
 
 
-def test_an_encrypted_or_huge_archive_is_refused(empty_place, monkeypatch):
-    content = archive(["faces/1.jpg"])
-    Path("locked.zip").write_bytes(content.replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"))
-    with pytest.raises(helpers.DataError, match="encrypted"):
-        helpers.unpack("locked.zip", "faces_here")
-    Path("huge.zip").write_bytes(content)
+def test_a_huge_archive_is_refused(empty_place, monkeypatch):
+    Path("huge.zip").write_bytes(archive(["faces/1.jpg"]))
     monkeypatch.setattr(helpers, "MAX_UNPACKED_BYTES", 10)
     with pytest.raises(helpers.DataError, match="more than"):
         helpers.unpack("huge.zip", "faces_here")
+
+
+@hypothesis.settings(SEARCH, max_examples=200)
+@given(names=st.lists(st.text(st.sampled_from("ab./\\: é脸\u202e\n~$"), min_size=1, max_size=12), min_size=1, max_size=3))
+def test_no_name_in_an_archive_leads_outside(empty_place, names):
+    with tempfile.TemporaryDirectory(dir=".") as place:
+        Path(place, "a.zip").write_bytes(archive([f"{name}.jpg" for name in names]))
+        with contextlib.suppress(helpers.DataError, OSError):
+            helpers.unpack(f"{place}/a.zip", f"{place}/in/here")
+        outside = [path for path in Path(place).rglob("*") if path.is_file() and "here" not in path.parts and path.name != "a.zip"]
+        assert not outside and os.listdir() == [Path(place).name], f"{names}: expected nothing outside, came {outside}"
+
+
+def test_an_archive_stays_when_the_disk_is_full(empty_place, monkeypatch):
+    Path("faces.zip").write_bytes(archive())
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(helpers.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="cannot be unpacked into faces_here: No space left"):
+        helpers.find_data("faces_here", Path("faces.zip").resolve().as_uri())
+    assert list(Path("cache").glob("*.zip")), "expected the archive to be kept"
+    assert not Path("faces_here").exists(), "expected nothing half-unpacked"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/refused.zip", "http://no-such-host.invalid/faces.zip",
@@ -1176,8 +1228,38 @@ def test_no_network_means_drawn_faces_within_seconds(empty_place, capsys, url):
 
 
 def test_a_server_that_hangs_is_given_up(empty_place):
-    with serve(lambda handler: time.sleep(4)) as url, pytest.raises(helpers.Unreachable, match="cannot be reached"):
-        helpers.download(url, "got", timeout=0.5)
+    def half(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(archive())))
+        handler.end_headers()
+        handler.wfile.write(archive()[:200])
+        handler.wfile.flush()
+        time.sleep(4)
+
+    for answer, message in ((lambda handler: time.sleep(4), "cannot be reached"), (half, "broke off")):
+        with serve(answer) as url, pytest.raises(helpers.Unreachable, match=message):
+            helpers.download(url, "got", timeout=0.5)
+
+
+def test_a_redirect_to_a_login_page_is_told(empty_place):
+    def answer(handler):
+        handler.send_response(200 if "login" in handler.path else 302)
+        handler.send_header("Location", "/login")
+        handler.end_headers()
+        handler.wfile.write(b"<html>Please log in</html>" if "login" in handler.path else b"")
+
+    with serve(answer) as url, pytest.raises(helpers.DataError, match="sends on to .*/login, which answers with a web page"):
+        helpers.download(url, "got")
+
+
+def test_a_full_disk_ends_a_download_but_keeps_its_beginning(empty_place, monkeypatch):
+    def full(n):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(helpers, "progress", lambda **kwargs: contextlib.nullcontext(types.SimpleNamespace(update=full)))
+    with serve(file_answer(archive())) as url, pytest.raises(OSError, match="The disk is full.*to go on from there"):
+        helpers.download(url, "got")
+    assert Path("got.partial").exists() and not Path("got.zip").exists(), "expected the partial file kept"
 
 
 def test_folders_that_do_not_work(empty_place):
@@ -1234,23 +1316,28 @@ def test_drawing_is_fast():
 # ---------------------------------------------------------------- helpers: decoding, pictures, settings
 
 def test_faces_are_decoded_once(empty_place, get_dataloader, monkeypatch, capsys):
-    save_photos(Path("photos"), 9)
+    save_photos(Path("photos"), 19)
     Path("photos/broken.jpg").write_bytes(photo_bytes()[:200])
     Path("photos/text.png").write_text("no picture", encoding="utf-8")
     first = get_dataloader(3, 32, "photos").dataset
-    assert len(first) == 9 and "Left out 2 unreadable files, the first: broken.jpg, text.png" in capsys.readouterr().out, (
+    assert len(first) == 19 and "Left out 2 unreadable files, the first: broken.jpg, text.png" in capsys.readouterr().out, (
         "expected the readable images, and one line that names the others")
     with monkeypatch.context() as patch:
         patch.setattr(helpers, "_decode", lambda *args: pytest.fail("expected the pixels from the cache"))
         second = get_dataloader(3, 32, "photos").dataset
     assert torch.equal(first.images, second.images), "expected the same pixels from the cache"
     Path("photos/new.jpg").write_bytes(photo_bytes())
-    assert len(get_dataloader(3, 32, "photos").dataset) == 10, "expected a changed folder to be decoded anew"
+    Path("photos/text.png").unlink()
+    assert len(get_dataloader(3, 32, "photos").dataset) == 20, "expected a changed folder to be decoded anew"
     assert get_dataloader(3, 16, "photos").dataset.images.shape[-1] == 16, "expected another size to be decoded anew"
     if os.name != "nt":
         Path("photos/gone.jpg").symlink_to("nowhere.jpg")
-        assert len(get_dataloader(3, 32, "photos").dataset) == 10, "expected a file that is not there to be left out"
+        assert len(get_dataloader(3, 32, "photos").dataset) == 20, "expected a file that is not there to be left out"
         assert "gone.jpg" in capsys.readouterr().out, "expected it to be named"
+    Path("photos/text.png").write_text("no picture", encoding="utf-8")
+    Path("photos/text2.png").write_text("no picture", encoding="utf-8")
+    with pytest.raises(helpers.DataError, match="[34] of the 2[34] images in photos cannot be read, more than 10%"):
+        get_dataloader(3, 32, "photos")
 
 
 def anonymous_megabytes():
@@ -1289,6 +1376,104 @@ def test_decoded_faces_take_disk_and_not_memory(empty_place):
     assert most - before < 100, f"expected pixels to stay on the disk, came {most - before:.0f} MB of memory"
 
 
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def kinds_of_images():
+    """File names, contents and, for those that can be read, the colour in the middle as a person would see it."""
+    orange = Image.new("RGB", (40, 48), (220, 120, 40))
+    seen = (220, 120, 40)
+    grey = orange.convert("L")
+    shade = (grey.getpixel((0, 0)),) * 3
+    clear, half = orange.convert("RGBA"), orange.convert("RGBA")
+    clear.putalpha(0)
+    half.putalpha(128)
+    palette = orange.convert("P", palette=Image.Palette.ADAPTIVE)
+    deep = Image.fromarray(np.full((48, 40), 200 * 257, np.uint16))
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    jpeg, png = encoded(orange, "JPEG", quality=95), encoded(orange, "PNG")
+    big = Image.new("1", (14_000, 14_000))
+    yield "plain.jpg", jpeg, seen
+    yield "progressive.jpg", encoded(orange, "JPEG", quality=95, progressive=True), seen
+    yield "grey.jpg", encoded(grey, "JPEG"), shade
+    yield "cmyk.jpg", encoded(orange.convert("CMYK"), "JPEG", quality=95), seen
+    yield "turned.jpg", encoded(orange, "JPEG", quality=95, exif=upside_down), seen
+    yield "damaged exif.jpg", encoded(orange, "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), seen
+    yield "a png.jpg", png, seen
+    yield "a jpeg.png", jpeg, seen
+    yield "a webp.jpg", encoded(orange, "WEBP", lossless=True), seen
+    yield "palette.png", encoded(palette, "PNG"), seen
+    yield "clear palette.png", encoded(palette, "PNG", transparency=palette.getpixel((0, 0))), (255, 255, 255)
+    yield "clear.png", encoded(clear, "PNG"), (255, 255, 255)
+    yield "half clear.png", encoded(half, "PNG"), tuple((c + 255) // 2 for c in seen)
+    yield "grey alpha.png", encoded(half.convert("LA"), "PNG"), tuple((c + 255) // 2 for c in shade)
+    yield "one bit.png", encoded(Image.new("1", (40, 40), 1), "PNG"), (255, 255, 255)
+    yield "sixteen bits.png", encoded(deep, "PNG"), (200, 200, 200)
+    yield "sixteen bits.tif", encoded(deep, "TIFF"), (200, 200, 200)
+    yield "packed.tiff", encoded(orange, "TIFF", compression="tiff_lzw"), seen
+    yield "a gif.jpg", encoded(palette, "GIF"), seen
+    yield "old.bmp", encoded(orange, "BMP"), seen
+    yield "SHOUTED.JPG", jpeg, seen
+    yield "one pixel.png", encoded(orange.crop((0, 0, 1, 1)), "PNG"), seen
+    yield "Zoë's 脸 🙂.png", png, seen
+    yield "empty.jpg", b"", None
+    yield "text.jpg", b"no picture", None
+    yield "page.jpg", b"<!doctype html><html>gone</html>", None
+    yield "cut off.jpg", jpeg[:len(jpeg) // 2], None
+    yield "cut off.png", png[:len(png) // 2], None
+    yield "overwritten.png", png[:40] + bytes(40) + png[80:], None
+    yield "archive.png", archive(), None
+    yield "drawing.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EOF", None
+    yield "bomb.png", encoded(big, "PNG"), None
+    yield "strip.png", encoded(Image.new("1", (1, 30_000)), "PNG"), None
+
+
+@pytest.mark.parametrize("name, content, colour", [pytest.param(*row, id=row[0]) for row in kinds_of_images()])
+def test_images_are_read_as_a_person_sees_them(empty_place, name, content, colour):
+    Path(name).write_bytes(content)
+    if colour is None:
+        with helpers.refusing_bombs(), pytest.raises(helpers.UNREADABLE):
+            helpers.load_image(name)
+    else:
+        image = helpers.load_image(name)
+        came = image.getpixel((image.width // 2, image.height // 2))
+        assert image.mode == "RGB" and np.abs(np.subtract(came, colour)).max() <= 3, f"expected RGB {colour}, came {image.mode} {came}"
+
+
+def test_a_folder_of_all_kinds_loads(empty_place, get_dataloader, capsys):
+    save_photos(Path("photos"), 130)
+    rows = list(kinds_of_images())
+    for name, content, _ in rows:
+        (Path("photos") / name).write_bytes(content)
+    bad = sum(colour is None for *_, colour in rows)
+    if os.name != "nt":
+        for name, target in (("round.jpg", "round.jpg"), ("gone.jpg", "nowhere"), ("round", "."), ("back", "..")):
+            (Path("photos") / name).symlink_to(target)
+        (Path("photos") / "link.jpg").symlink_to("plain.jpg")
+        bad += 2
+    faces = get_dataloader(3, 16, "photos").dataset
+    printed = capsys.readouterr().out
+    good = 130 + len(rows) - sum(colour is None for *_, colour in rows) + (os.name != "nt")
+    assert len(faces) == good, f"expected the {good} readable images, each once, came {len(faces)}"
+    assert f"Left out {bad} unreadable files, the first: archive.png, bomb.png" in printed, f"came {printed}"
+
+
+@hypothesis.settings(SEARCH, max_examples=150)
+@given(kind=st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM"]),
+       changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8))
+def test_damaged_images_are_read_or_left_out(empty_place, kind, changes):
+    content = bytearray(encoded(Image.effect_noise((24, 24), 80).convert("RGB"), kind))
+    for place, value in changes:
+        content[int(place * len(content))] = value
+    Path("damaged.img").write_bytes(content)
+    with contextlib.suppress(*helpers.UNREADABLE), helpers.refusing_bombs():
+        assert helpers.load_image("damaged.img").mode == "RGB", "expected RGB"
+
+
 def test_photographs_are_turned_as_the_camera_was_held(empty_place, get_dataloader):
     Path("photos").mkdir()
     photo, turned = Image.new("RGB", (40, 60), (200, 0, 0)), Image.Exif()
@@ -1308,6 +1493,19 @@ def test_flips_mirror_half_of_the_images():
     mirrored = (served == straight.flip(-1)).flatten(1).all(1)
     assert (same ^ mirrored).all() and 120 < mirrored.sum() < 280, "expected about half of the images mirrored, none else"
     assert torch.equal(faces.images, images), "expected the stored images as they were"
+
+
+@hypothesis.settings(SEARCH)
+@given(values=st.lists(st.floats(0, 1, width=32), min_size=1), low=st.floats(-100, 100),
+       width=st.floats(0.01, 100))
+def test_scale_can_be_undone(notebook, values, low, width):
+    x = torch.tensor(values, dtype=torch.float64)
+    scaled = notebook.scale(x, (low, low + width))
+    assert ((scaled - low) / width - x).abs().max() < 1e-6, "expected the values back"
+    assert scaled.min() >= low - 1e-6 and scaled.max() <= low + width + 1e-6, "expected values within the range"
+    grey = torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    apart = np.abs(helpers.to_pixels(notebook.scale(grey)) - helpers.to_pixels(grey, (0, 1)).astype(int)).max()
+    assert apart <= 1, f"expected the same pixels, came a difference of {apart}"
 
 
 def test_pixels_are_clipped_and_never_rescaled():
@@ -1398,30 +1596,52 @@ def test_bad_settings_are_named(setting, value):
 
 def test_attributes_with_and_without_the_count(tmp_path):
     body = "Male Smiling\n000001.jpg -1  1\n000002.jpg  1 -1\n"
-    for text in (body, "2\n" + body, ("2\n" + body).replace("\n", "\r\n")):
+    for text in (body, "2\n" + body, ("2\n" + body).replace("\n", "\r\n"), "\ufeff2\n" + body, body + "\n\n"):
         (tmp_path / "list.txt").write_bytes(text.encode())
         names, rows = helpers.read_attributes(tmp_path / "list.txt")
         assert names == ["Male", "Smiling"] and rows["000002.jpg"].tolist() == [True, False], f"came {names}, {rows}"
 
 
+@pytest.mark.parametrize("text, message", [
+    ("<!DOCTYPE html>\n<html>Quota exceeded</html>", r"web page \(HTML\)"),
+    ("", "lists no images"), ("2\nMale Smiling\n", "lists no images"),
+    ("Male Smiling\n000001.jpg 1\n", "'000001.jpg 1'"), ("Male Smiling\n000001.jpg 1 yes\n", "'000001.jpg 1 yes'"),
+], ids=["html", "empty", "only names", "too short", "words"])
+def test_what_is_no_list_of_attributes_is_told(tmp_path, text, message):
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(helpers.DataError, match=message):
+        helpers.read_attributes(tmp_path / "list.txt")
+
+
+def test_labels_are_used_only_if_they_are_there_for_all(tmp_path, capsys):
+    assert helpers.labels_of(tmp_path, ["a.jpg"], ["Male"]) is None, "expected None without a list"
+    (tmp_path / "list_attr_celeba.txt").write_text("Male Smiling\na.jpg -1 1\nno_image.jpg 1 1\nb.jpg 1 1\n", encoding="utf-8")
+    labels = helpers.labels_of(tmp_path, ["b.jpg", "a.jpg"], ["Smiling", "Male"])
+    assert labels.tolist() == [[1, 1], [1, 0]], f"expected rows as the files, columns as the names, came {labels}"
+    for files, names, missing in ((["a.jpg", "c.jpg"], ["Male"], "c.jpg"), (["a.jpg"], ["Male", "Happy"], "Happy")):
+        assert helpers.labels_of(tmp_path, files, names) is None, f"expected no labels without {missing}"
+        assert missing in capsys.readouterr().out, f"expected {missing} to be told"
+
+
 # ---------------------------------------------------------------- helpers: runs
+
+def start_small(notebook, folder, settings={"seed": 0}, n=40, **kwargs):
+    """(run, train it for n epochs): tiny networks, always from the same seed."""
+    torch.manual_seed(0)
+    D, G = notebook.build_network(4, 4, 8, 16)
+    d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), 1e-3) for net in (D, G))
+    averaged = torch.optim.swa_utils.AveragedModel(G)
+    images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
+    faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"], flip=True)
+    loader = torch.utils.data.DataLoader(faces, 4, shuffle=True, collate_fn=helpers.as_batch)
+    run = helpers.Run(folder, settings, n_faces=4, D=D, G=G, averaged=averaged,
+                      d_optimizer=d_optimizer, g_optimizer=g_optimizer, **kwargs)
+    return run, lambda n_epochs, step=notebook.train: step(D, G, loader, d_optimizer, g_optimizer, n_epochs, 4, averaged, run)
+
 
 @pytest.fixture
 def small_run(notebook, tmp_path):
-    """start(out_dir, settings, ...) -> (run, train it for n epochs): tiny networks, always from the same seed."""
-    def start(out_dir="run", settings={"seed": 0}, n=40, **kwargs):
-        torch.manual_seed(0)
-        D, G = notebook.build_network(4, 4, 8, 16)
-        d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), 1e-3) for net in (D, G))
-        averaged = torch.optim.swa_utils.AveragedModel(G)
-        images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
-        faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"], flip=True)
-        loader = torch.utils.data.DataLoader(faces, 4, shuffle=True, collate_fn=helpers.as_batch)
-        run = helpers.Run(tmp_path / out_dir, settings, n_faces=4, D=D, G=G, averaged=averaged,
-                          d_optimizer=d_optimizer, g_optimizer=g_optimizer, **kwargs)
-        return run, lambda n_epochs, step=notebook.train: step(
-            D, G, loader, d_optimizer, g_optimizer, n_epochs, 4, averaged, run)
-    return start
+    return lambda out_dir="run", *args, **kwargs: start_small(notebook, tmp_path / out_dir, *args, **kwargs)
 
 
 def weights(run):
@@ -1452,27 +1672,249 @@ def test_a_run_leaves_what_it_promises(small_run):
         assert torch.allclose(faces, generator(z)[:n], atol=1e-5), "expected the same face for a latent in any batch"
 
 
-def test_a_run_goes_on_where_it_stopped(small_run):
+def assert_same_bits(one, other):
+    assert one.step == other.step, f"expected the same number of steps, came {one.step} and {other.step}"
+    for key, value in weights(one).items():
+        assert torch.equal(value, weights(other)[key]), f"{key}: expected the same bits as in the run left alone"
+
+
+@pytest.mark.parametrize("stop_at", [1, 10, 18])  # at once, at the end of an epoch, within one
+def test_the_stop_button_ends_a_run_and_it_goes_on_bit_for_bit(small_run, notebook, monkeypatch, capsys, stop_at):
     whole, train = small_run("whole")
     train(3)
 
     run, train = small_run("split")
-    log, run_out = run.log, iter(range(17))
+    plain_step, steps = notebook.train_step, iter(range(1, 100))
 
-    def log_until_stopped(*args):
-        log(*args)
-        if next(run_out, None) is None:
-            raise KeyboardInterrupt
+    def pressed_within_a_step(*args):
+        if next(steps) == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return plain_step(*args)
 
-    run.log = log_until_stopped
-    train(3)  # ends in the middle of the second epoch
-    assert run.step == 18, f"expected the stop button to end the run at step 18, came {run.step}"
+    with monkeypatch.context() as patch:
+        patch.setattr(notebook, "train_step", pressed_within_a_step)
+        losses = train(3)
+    assert run.step == stop_at and losses, f"expected the run to end with step {stop_at}, came {run.step} and {losses}"
+    assert f"Stopped after {stop_at} steps" in capsys.readouterr().out, "expected one line that says so"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "expected Ctrl-C to be as it was"
+    torch.export.load(run.folder / "generator.pt2")
+
+    torch.manual_seed(99)
     split, train = small_run("split")
-    assert split.folder == run.folder and split.step == 18, "expected the same run to go on"
+    assert split.folder == run.folder and split.step == stop_at, "expected the same run to go on"
     train(3)
-    assert split.step == whole.step == 30, f"expected 30 steps in both, came {split.step} and {whole.step}"
-    for key, value in weights(whole).items():
-        assert torch.equal(value, weights(split)[key]), f"{key}: expected the same bits as in the run left alone"
+    assert_same_bits(whole, split)
+
+
+def test_every_random_state_comes_back():
+    def draw():
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
+
+    with tempfile.TemporaryDirectory() as place:
+        torch.save(helpers.random_state(), Path(place, "state.pt"))
+        first = draw()
+        helpers.restore_random_state(torch.load(Path(place, "state.pt"), weights_only=True))
+    assert draw() == first, "expected the same numbers again, of PyTorch, NumPy and Python"
+
+
+def train_until_killed(folder, n_epochs):
+    """A training process that writes a checkpoint at each step."""
+    torch.set_num_threads(1)
+    run, train = start_small(read_notebook(), folder)
+    log = run.log
+    run.log = lambda *args: (log(*args), run.save())
+    train(n_epochs)
+
+
+def test_a_killed_run_leaves_a_checkpoint_and_goes_on_bit_for_bit(tmp_path, notebook):
+    kinds = multiprocessing.get_all_start_methods()
+    processes = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+    if "forkserver" in kinds:
+        processes.set_forkserver_preload(["problem_unittests", "torchmetrics.functional.image", "torchvision.datasets"])
+
+    def start(folder):
+        process = processes.Process(target=train_until_killed, args=(folder, 100))
+        process.start()
+        return process
+
+    chance, reached, folder = random.Random(0), [], tmp_path / "killed"
+    for _ in range(10):
+        process, before = start(folder), reached[-1] if reached else -1
+        while process.is_alive() and not (helpers.has_checkpoint(folder) and helpers.newest_checkpoint(folder)["step"] > before):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
+        assert process.is_alive(), f"expected the process to be at work when it is killed, at steps {reached}"
+        process.kill()
+        process.join()
+        reached.append(helpers.newest_checkpoint(folder)["step"])
+    assert not list(folder.glob("damaged*")), "expected no checkpoint to be damaged by a kill"
+    assert reached == sorted(set(reached)), f"expected each process to go on where the last one was killed, came {reached}"
+    for path in (folder, tmp_path / "whole"):
+        process = start(path)
+        process.join()
+    killed, whole = (helpers.newest_checkpoint(path) for path in (folder, tmp_path / "whole"))
+    assert killed["step"] == whole["step"] == 1000, f"expected 1,000 steps, came {killed['step']} and {whole['step']}"
+    for name in ("D", "G", "averaged"):
+        for key, value in whole[name].items():
+            assert "running" in key or torch.equal(value, killed[name][key]), f"{name}.{key}: expected the same bits after ten kills"
+
+
+def test_a_step_that_diverges_ends_the_run_before_it_is_saved(small_run, notebook, monkeypatch):
+    first, train = small_run()
+    train(1)
+    good, plain_step = first.folder / "last.pt", notebook.train_step
+    before = good.read_bytes()
+
+    def diverges(D, G, *args):
+        d_loss, g_loss = plain_step(D, G, *args)
+        return (d_loss, g_loss * math.nan if run.step == 12 else g_loss)
+
+    def breaks(D, G, *args):
+        if run.step == 12:
+            next(G.parameters()).data[0, 0] = math.inf
+        return torch.zeros(()), torch.zeros(())
+
+    for step, message in ((diverges, "g_loss is no finite number at step 13"), (breaks, "a weight of G is no finite number at step 16")):
+        run, train = small_run()
+        monkeypatch.setattr(notebook, "train_step", step)
+        with pytest.raises(FloatingPointError, match=f"{message}.*lower lr.*checkpoint of step 10 stands"):
+            train(3)
+        assert good.read_bytes() == before, "expected the last good checkpoint to stand"
+
+
+def test_trouble_is_told_once(small_run, capsys):
+    def told(losses):
+        run, _ = small_run("other", resume=False)
+        with run:
+            for d_loss, g_loss in losses:
+                run.log(torch.tensor(d_loss), torch.tensor(g_loss), 4, 10**6, 1)
+        return capsys.readouterr().out
+
+    healthy = told([(1.2 + 0.1 * math.sin(i), 1.5 + 0.5 * math.cos(i)) for i in range(100)])
+    assert "At step" not in healthy, f"expected no warning, came {healthy}"
+    won = told([(0.36, 3.0)] * 100)
+    assert won.count("all but won") == 1, f"expected it to be told once, came {won}"
+    climbing = told([(0.8, 2 + i / 10) for i in range(100)])
+    assert climbing.count("keeps climbing") == 1, f"expected it to be told once, came {climbing}"
+    run, _ = small_run("alike")
+    run.step = 500
+    with torch.no_grad():
+        run.parts["averaged"].module.layers[-2].weight.zero_()
+    with run:
+        [run.keep_grid("one"), run.keep_grid("two")]
+    assert capsys.readouterr().out.count("all alike") == 1, "expected collapsed samples to be told once"
+    run.save()
+    again, _ = small_run("alike")
+    with again:
+        again.keep_grid("three")
+    assert "all alike" not in capsys.readouterr().out, "expected it not to be told again by a run that goes on"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_run, capsys):
+    run, train = small_run()
+    train(2)
+    last, previous = run.folder / "last.pt", run.folder / "previous.pt"
+    assert previous.exists(), "expected the checkpoint before the last to be kept"
+    whole = last.read_bytes()
+    for damaged in (whole[:-1000], whole[:100], b"", b"no checkpoint"):
+        last.write_bytes(damaged)
+        again, _ = small_run()
+        assert again.step == 20 and "is damaged" in capsys.readouterr().out, "expected the one before, and a line that says so"
+        assert (run.folder / "damaged.pt").read_bytes() == damaged, "expected the damaged file to be kept"
+    last.unlink(missing_ok=True)
+    assert small_run()[0].step == 20, "expected a run killed between two renames to go on"
+    for path in (last, previous):
+        path.write_bytes(whole[:500])
+    with pytest.raises(ValueError, match="is no checkpoint of this notebook, or a damaged one"):
+        small_run()
+    assert last.read_bytes() == previous.read_bytes() == whole[:500], "expected both files untouched"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here to stand for a full disk")
+def test_a_full_disk_is_told_and_spares_what_is_there(small_run):
+    run, train = small_run()
+    train(1)
+    before = {path.name: path.read_bytes() for path in run.folder.glob("*.*")}
+    for name in ("last.pt", "losses.csv", "generator.pt2"):
+        again, train = small_run()
+        (run.folder / f"{name}.new").symlink_to("/dev/full")
+        with pytest.raises(OSError, match=f"{name} cannot be written: the disk is full. Make room"):
+            train(again.epoch + 1)
+    assert {"last.pt", "previous.pt", "generator.pt2"} <= before.keys(), "expected the files of a run"
+    helpers.load_checkpoint(run.folder / "last.pt")
+    assert (run.folder / "generator.pt2").read_bytes() == before["generator.pt2"], "expected the old generator to be whole"
+
+
+def test_a_folder_that_cannot_be_written_is_told(small_run, tmp_path):
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    with pytest.raises(OSError, match="cannot be written: .*choose another out_dir"):
+        small_run("file/run")
+    if hasattr(os, "geteuid") and os.geteuid():  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=0o555)
+        with pytest.raises(OSError, match="cannot be written: Permission denied; choose another out_dir"):
+            small_run("locked/run")
+
+
+def test_a_second_run_is_refused_but_a_killed_one_does_not_count(small_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / "run" / "run.lock"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(RuntimeError, match="Another run is at work in .*run. Wait until it ends"):
+            small_run()
+        other.kill()
+        other.wait()
+        run, train = small_run()
+        train(1)
+        assert run.step == 10, "expected the lock of a killed process not to count"
+
+
+def test_too_little_gpu_memory_names_the_settings(small_run, notebook, monkeypatch):
+    def too_much(*args):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    run, train = small_run()
+    monkeypatch.setattr(notebook, "train_step", too_much)
+    with pytest.raises(MemoryError, match="lower batch_size, d_conv_dim, g_conv_dim or image_size"):
+        train(1)
+
+
+def test_a_checkpoint_is_at_most_five_minutes_old(small_run, monkeypatch):
+    run, train = small_run(n=4000)
+    now, saved, log, save = [0.0], [], run.log, run.save
+    monkeypatch.setattr(helpers, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))  # the clock of runs alone
+    run.save = lambda name="last.pt": (saved.append(now[0]), save(name))
+    run.log = lambda *args: (now.__setitem__(0, now[0] + 10), setattr(run, "next_grid", math.inf), log(*args))
+    train(1)
+    assert max(np.diff(saved)) <= 310, f"expected a checkpoint every five minutes, came {saved}"
+
+
+def test_a_finished_run_makes_up_for_what_is_missing(small_run, capsys):
+    run, train = small_run()
+    train(1)
+    for name in ("generator.pt2", "training.gif"):
+        (run.folder / name).unlink()
+        again, train = small_run()
+        train(1)
+        assert again.step == 10 and (run.folder / name).exists(), f"expected {name} to be made anew, and no step"
+    before = (run.folder / "generator.pt2").stat().st_mtime_ns
+    small_run()[1](1)
+    assert (run.folder / "generator.pt2").stat().st_mtime_ns == before, "expected a finished run to be left as it is"
+    assert "To train longer, raise max_minutes or n_epochs" in capsys.readouterr().out, "expected a line that says how to go on"
+
+
+@hypothesis.settings(SEARCH, max_examples=25)
+@given(changes=st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() |
+                                       st.floats(allow_nan=False) | st.text(max_size=8), max_size=4),
+       rows=st.lists(st.tuples(st.integers(0, 2**40), st.floats(width=32, allow_nan=False)), max_size=3))
+def test_a_checkpoint_brings_back_what_was_saved(notebook, changes, rows):
+    with tempfile.TemporaryDirectory() as place:
+        run, _ = start_small(notebook, Path(place, "run"), changes | {"seed": 0})
+        run.scores, run.step = rows, 7
+        run.save()
+        again, _ = start_small(notebook, Path(place, "run"), changes | {"seed": 0})
+        assert again.folder == run.folder and again.scores == rows and again.step == 7, "expected settings and progress as they were"
 
 
 def test_the_best_epoch_is_kept(small_run):
@@ -1510,7 +1952,7 @@ def test_scores_take_a_twentieth_of_the_time(small_run, monkeypatch):
     run, train = small_run(score=score)
     log = run.log
     run.log = lambda *args: (setattr(run, "next_grid", 0), log(*args))  # grids at every step, scores only when they may be
-    monkeypatch.setattr(helpers.time, "perf_counter", tick)
+    monkeypatch.setattr(helpers, "time", types.SimpleNamespace(perf_counter=tick))
     train(10)
     gaps = np.diff(scored[:-1])  # the last one is taken however soon
     assert len(gaps) > 1 and gaps.min() >= 20, f"expected 20 times as long between scores as one takes, came {gaps.round(1)} s"
@@ -1589,6 +2031,10 @@ def test_notebook_offline(tmp_path, monkeypatch):
     run = tmp_path / "runs" / "lesson"
     executed = (tmp_path / "executed.ipynb").read_text(encoding="utf-8")
     assert executed.count("data:image/gif;base64") == 1, "expected the film of the training to be shown"
+    steps = (run / "losses.csv").read_text(encoding="utf-8")
+    printed = run_notebook(tmp_path, monkeypatch, data_url="http://127.0.0.1:9/refused.zip")
+    assert "Going on with the run" in printed and (run / "losses.csv").read_text(encoding="utf-8") == steps, (
+        "expected a finished run to be loaded, and the cells after it to run")
     for name in ("generator.pt2", "last.pt", "losses.csv", "training.gif"):
         assert (run / name).stat().st_size > 100, f"expected {name} in the run's folder"
 
