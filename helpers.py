@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import inspect
 import io
+import lzma
 import math
 import os
 import pickle
@@ -73,9 +74,9 @@ def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, *
     check_counts(**counts, **{} if patience is None else {"patience": patience})
     for name, rate in (("lr", lr), ("d_lr", d_lr)):
         if not 0 < rate < 1:
-            raise ValueError(f"{name} = {rate!r} does not work: a learning rate lies between 0 and 1; try 0.0004.")
+            raise ValueError(f"{name} = {rate!r} does not work: a learning rate lies between 0 and 1; try 0.0008.")
     if not 0 <= beta1 < 1:
-        raise ValueError(f"beta1 = {beta1!r} does not work: it must be at least 0 and below 1; try 0.5.")
+        raise ValueError(f"beta1 = {beta1!r} does not work: it must be at least 0 and below 1; try 0.3.")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed!r} does not work: it must be a whole number from 0 to {2**32 - 1}.")
     if max_minutes is not None and not max_minutes > 0:
@@ -233,16 +234,16 @@ def printable(path):
 def find_images(folder):
     """Yield the paths of the images below `folder`, at any depth; DataError if there are none.
 
-    Links to folders are followed, into each folder once: links that go round in circles do no harm.
+    Links to folders elsewhere are followed, into each folder once: links that go round in circles do no harm.
     """
     if not Path(folder).is_dir():
         raise DataError(f"{folder} is not a folder. data_dir must name a folder of images; "
                         "for an archive on disk set data_url to its file:// address.")
-    found, seen = False, set()
+    found, seen, top = False, set(), os.path.realpath(folder)
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
+        if real in seen or seen and os.path.islink(root) and Path(real).is_relative_to(top):
+            folders.clear()  # what lies below `folder` comes under its own name
             continue
         seen.add(real)
         folders.sort()
@@ -260,8 +261,18 @@ def class_folders(folder):
 
     Images that lie directly in `folder` make it one class, ".", with all that is below it.
     """
-    parents = {Path(path).relative_to(folder).parts[0] for path in find_images(folder)}
+    parents = {_top(path, folder) for path in find_images(folder)}
     return ["."] if any(Path(folder, name).is_file() for name in parents) else sorted(parents)
+
+
+def labelled_images(folder, classes):
+    """[(path, class number), ...] of the images below `folder`; `classes`: names from class_folders to their numbers."""
+    return [(path, 0 if "." in classes else classes[_top(path, folder)]) for path in find_images(folder)]
+
+
+def _top(path, folder):
+    """The first part of a path below a folder."""
+    return os.path.relpath(path, folder).split(os.sep)[0]
 
 
 def download(url, path, sha256=None, timeout=15):
@@ -398,10 +409,12 @@ def unpack(archive, folder):
         if not members:
             raise DataError("The archive holds no images.")
         os.replace(beside, folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, FileExistsError, EOFError) as error:
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError) as error:
         raise DataError(f"The archive cannot be unpacked: {error}.") from error
     except OSError as error:
-        if error.errno is None:  # from the decompressor
+        if error.errno in (None, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
             raise DataError(f"The archive cannot be unpacked: {error}.") from error
         raise OSError(  # the disk's fault, not the archive's, which stays
             error.errno, f"The archive cannot be unpacked into {folder}: {error.strerror}. Change that, and run the cell "
@@ -1002,7 +1015,7 @@ def decode_once(dataset, flip=False):
     The pixels are kept under `cache/` and taken from there as long as folder and transform stay
     the same. Unreadable files are left out and named in one line; DataError if they are more than a tenth.
     """
-    key = hashlib.sha256(repr(dataset.transform).encode())
+    key = hashlib.sha256(f"{dataset.transform!r} {fingerprint(load_image)}".encode())
     for path, _ in dataset.samples:
         key.update(repr(path).encode())
         with contextlib.suppress(OSError):  # it will be among the unreadable
@@ -1014,10 +1027,12 @@ def decode_once(dataset, flip=False):
     kept = np.load(folder / "kept.npy")
     unreadable = [printable(dataset.samples[i][0]) for i in np.flatnonzero(~kept)]
     if len(unreadable) > MOST_UNREADABLE * len(kept):
+        shutil.rmtree(folder)  # whatever is changed, they will be tried again
         try:
-            reason = dataset[np.argmin(kept)] and "now it can"
+            dataset[np.argmin(kept)]
+            reason = "though now the first one can"
         except UNREADABLE as error:
-            reason = error
+            reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{len(unreadable)} of the {len(kept)} images in {dataset.root} cannot be read, more than "
                         f"{MOST_UNREADABLE:.0%}. The first: {', '.join(unreadable[:3])} ({reason}). Replace them, or take "
                         "them out.")
@@ -1062,6 +1077,9 @@ def _decode(dataset, folder):
             if images is None:
                 shape = (len(dataset), *image.shape)
                 images = np.lib.format.open_memmap(beside / "images.npy", "w+", np.uint8, shape)
+                if hasattr(os, "posix_fallocate"):  # a disk without room is told now, not by a crash in the middle
+                    with open(beside / "images.npy", "r+b") as file, told_plainly(folder):
+                        os.posix_fallocate(file.fileno(), 0, os.path.getsize(beside / "images.npy"))
             images[n_kept] = image
             kept[index], n_kept = True, n_kept + 1
     np.save(beside / "kept.npy", kept)
@@ -1133,7 +1151,10 @@ def read_attributes(path):
     lines = [line for line in Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()]
     if any(word in line.lower() for line in lines[:5] for word in ("<html", "<!doctype")):
         raise DataError(f"{path} is a web page (HTML) instead of a list of attributes. Fetch it again, or remove it.")
-    names, *rows = [line.split() for line in lines[lines[:1] != [] and lines[0].strip().isdigit():]] or [[]]
+    if lines and lines[0].strip().isdigit():
+        lines = lines[1:]
+    names = lines[0].split() if lines else []
+    rows = [line.rsplit(maxsplit=len(names)) for line in lines[1:]]  # a file's name may have spaces
     for row in rows:
         if len(row) != len(names) + 1 or not {"1", "-1"}.issuperset(row[1:]):
             raise DataError(f"{path} is no list of attributes: after {len(names)} names each line has a file name and as many "
@@ -1365,8 +1386,8 @@ class Run:
             source = torch.Generator().manual_seed(self.seed)  # its own, so that watching changes nothing
             self.latents = torch.randn(n_faces, parts["averaged"].module.z_size, generator=source)
             self._claim_folder()
-            if has_checkpoint(self.folder):
-                self._load(newest_checkpoint(self.folder))
+            with self._or_let_go():
+                self._begin()
 
     @property
     def losses(self):
@@ -1386,40 +1407,51 @@ class Run:
         return out_of_time or bool(stale) or self.stopped and self.step > 0
 
     def __enter__(self):
-        self.before = self.step, self.images, self.seconds
-        self.stopped, self.signal_handler = False, None
-        if threading.current_thread() is threading.main_thread():
-            self.signal_handler = signal.signal(signal.SIGINT, self._stop)
         if self.folder:
             self._claim_folder()
-            if not has_checkpoint(self.folder):
-                self.save()  # from its first moment on, the folder says whose it is
+            with self._or_let_go():
+                if not has_checkpoint(self.folder):
+                    self.save()  # from its first moment on, the folder says whose it is
+        self.before = self.step, self.images, self.seconds
         self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
         self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=self.folder is None)
+        self.stopped, self.finishing, self.signal_handler = False, False, None
+        if threading.current_thread() is threading.main_thread():
+            self.signal_handler = signal.signal(signal.SIGINT, self._stop)
         return self
 
     def __exit__(self, kind, error, trace):
         """What there is by the end of training is written; after an error in a step, the last checkpoint stands."""
         self.bar.close()
+        self.finishing = True
+        if self.stopped and self.folder:
+            print("Stopping: the last samples and their score ...")
         try:
+            if kind is KeyboardInterrupt and self.folder:  # in the middle of a step: back to the last whole one that was kept
+                self._load(self._newest())
             if kind in (None, KeyboardInterrupt):
                 self._finish()
+        except RuntimeError as caught:
+            error = caught
+            raise
         finally:
             if self.signal_handler is not None:
                 signal.signal(signal.SIGINT, self.signal_handler)
             if self.folder:
                 self.lock.release(force=True)
+            if isinstance(error, RuntimeError) and re.search("out of memory|can't allocate memory", str(error)):
+                raise MemoryError("There is too little memory for these settings: lower batch_size, d_conv_dim, g_conv_dim or "
+                                  f"image_size, or end other programs that use it. {self._what_stands()}") from error
         if kind is KeyboardInterrupt or kind is None and self.stopped:
-            print(f"Stopped after {self.step:,} steps. What there is by now is kept; run the cell again to go on.")
+            kept = "What there is by now is kept: with resume = True, running the cell again goes on." if self.folder else ""
+            print(f"Stopped after {self.step:,} steps. {kept}")
             return True
-        if kind is not None and issubclass(kind, torch.cuda.OutOfMemoryError):
-            raise MemoryError(f"The GPU has too little memory for these settings: lower batch_size, d_conv_dim, g_conv_dim or "
-                              f"image_size, or end other programs that use it. {self._what_stands()}") from error
 
     def _stop(self, *_):
-        """Jupyter's stop button: the step that is under way is finished. Pressed again, it interrupts at once."""
+        """Jupyter's stop button: the step under way is finished. Pressed again before that, it interrupts at once."""
+        if self.stopped and not self.finishing:
+            raise KeyboardInterrupt
         self.stopped = True
-        signal.signal(signal.SIGINT, self.signal_handler)
 
     def _finish(self):
         """The last row, checkpoint, sheet and score; then the best generator and the film, unless they are there."""
@@ -1427,7 +1459,8 @@ class Run:
             self._add_row()
         if not self.folder:
             return
-        if self.step > self.before[0] or not any((self.folder / "samples").glob("step_*.png")):
+        if (self.step > self.before[0] or not (self.folder / "last.pt").exists()
+                or not any((self.folder / "samples").glob("step_*.png"))):
             self.save()
             self.next_score = 0.0
             self.keep_grid(f"step_{self.step:07d}")
@@ -1437,7 +1470,10 @@ class Run:
         if not (generator.exists() and film.exists() and film.stat().st_mtime >= newest):
             averaged = copy.deepcopy(self.parts["averaged"])
             if self.scores:
-                averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
+                try:
+                    averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
+                except (ValueError, FileNotFoundError):
+                    print("best.pt is missing or damaged: generator.pt2 is the generator as it is now.")
             export_generator(settle(averaged, self.latents.shape[1]).module, generator)
             self.animate()
 
@@ -1504,8 +1540,9 @@ class Run:
                 if not math.isfinite(loss):
                     wrong = name, self.step - back
         if wrong:
-            raise FloatingPointError(f"Training has diverged: {wrong[0]} is no finite number at step {wrong[1]:,}. Try a lower "
-                                     f"lr or d_lr, or another loss. {self._what_stands()}")
+            raise FloatingPointError(f"Training has diverged: {wrong[0]} is no finite number at step {wrong[1]:,}. Set a lower lr "
+                                     "or d_lr, or take another loss, and run the notebook again from section 8, where the "
+                                     f"networks are built. {self._what_stands()}")
 
     def _what_stands(self):
         return f"The checkpoint of step {self.saved:,} stands in {self.folder}." if self.folder else ""
@@ -1541,6 +1578,7 @@ class Run:
 
     def keep_grid(self, name):
         """Write the faces of the fixed latents to samples/`name`.png, show them in place of the last ones; take the score."""
+        self._check_finite()
         began, averaged = time.perf_counter(), settle(self.parts["averaged"], self.latents.shape[1])
         device = next(averaged.parameters()).device
         with torch.no_grad(), autocast(device):
@@ -1565,7 +1603,8 @@ class Run:
         if self.score and is_new and began >= self.next_score:
             self.scores.append((self.step, self.images, round(self.seconds, 2), self.score(averaged)))
             if self.best is self.scores[-1]:
-                self.save("best.pt")
+                self.save()
+                self.save("best.pt")  # after last.pt, which can replace it if the process is killed in between
             now = time.perf_counter()
             self.next_score = now + 20 * (now - began)
 
@@ -1577,7 +1616,8 @@ class Run:
         state |= {"random_state": random_state() if self.random_state is None else self.random_state}
         keep = self.folder / "previous.pt" if name == "last.pt" else None
         write_whole(self.folder / name, lambda file: torch.save(state, file), keep)
-        self.saved, self.next_save = self.step, self.seconds + 300
+        if name == "last.pt":
+            self.saved, self.next_save = self.step, self.seconds + 300
         for table, columns, rows in (("losses", ("d_loss", "g_loss"), self.rows), ("scores", ("score",), self.scores)):
             text = "".join(",".join(map(str, row)) + "\n" for row in [("step", "images", "seconds", *columns), *rows])
             write_whole(self.folder / f"{table}.csv", lambda file, text=text: file.write(text.encode()))
@@ -1595,16 +1635,18 @@ class Run:
             duration=[250] * (len(frames) - 1) + [2000]))  # milliseconds: it rests on the last one
 
     def _choose_folder(self, wanted, resume):
-        """The folder of the run with these settings, or the first free one."""
-        folder, number = wanted, 1
+        """The folder of the newest run with these settings, or the first free one."""
+        folder, taken = wanted, []
         while has_checkpoint(folder):
-            differs = differences(newest_checkpoint(folder)["settings"], self.settings)
-            if resume and not differs:
-                return folder
-            number += 1
-            taken, folder = folder, wanted.with_name(f"{wanted.name}-{number}")
-            reason = f"is a run with other settings: {differs}" if differs else "is kept as it is"
-            print(f"The run in {taken} {reason}. Next: {folder}.")
+            taken.append((folder, differences(newest_checkpoint(folder)[1]["settings"], self.settings)))
+            folder = wanted.with_name(f"{wanted.name}-{len(taken) + 1}")
+        same = [one for one, differs in taken if not differs]
+        if resume and same:
+            return same[-1]
+        for one, differs in taken:
+            print(f"The run in {one} {f'has other settings: {differs}' if differs else 'is kept as it is'}.")
+        if taken:
+            print(f"This one will be in {folder}.")
         return folder
 
     def _claim_folder(self):
@@ -1618,6 +1660,35 @@ class Run:
                 raise RuntimeError(f"Another run is at work in {self.folder}. Wait until it ends, stop it, or choose another "
                                    "out_dir.") from None
 
+    @contextlib.contextmanager
+    def _or_let_go(self):
+        """Within it, an error gives the folder's lock back."""
+        try:
+            yield
+        except BaseException:
+            self.lock.release(force=True)
+            raise
+
+    def _begin(self):
+        """Go on from the newest checkpoint, if there is one."""
+        if has_checkpoint(self.folder):
+            self._load(self._newest())
+            print(f"Going on with the run in {self.folder}: {self.step:,} steps, {self.images:,} images, "
+                  f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
+                  "for a new run beside it, set resume = False.")
+        elif any(part.state for part in self.parts.values() if isinstance(part, torch.optim.Optimizer)):
+            print("This new run begins with networks that have been trained already: for fresh ones, run the notebook again "
+                  "from section 8.")
+
+    def _newest(self):
+        """The newest checkpoint of this folder, which is ours; a damaged last.pt is set aside."""
+        path, state = newest_checkpoint(self.folder)
+        last = self.folder / "last.pt"
+        if path != last and last.exists():
+            os.replace(last, self.folder / "damaged.pt")
+            print(f"{last} is damaged, and is now damaged.pt. The checkpoint before it takes its place.")
+        return state
+
     def _load(self, state):
         try:
             for name, part in self.parts.items():
@@ -1625,26 +1696,30 @@ class Run:
         except (RuntimeError, LookupError, ValueError, TypeError) as error:
             raise ValueError(f"The checkpoint in {self.folder} is not of these networks ({error}). Choose another out_dir, or "
                              "set resume = False.") from error
-        for name in (*self.PROGRESS, "random_state"):
+        for name in {*self.PROGRESS, "random_state"} & state.keys():  # an older notebook's may lack some
             setattr(self, name, state[name])
+        device = next(self.parts["averaged"].parameters()).device
+        self.sums = [losses.to(device) for losses in self.sums]
         self.saved, self.next_save, self.next_grid = self.step, self.seconds + 300, self.seconds + 10
-        print(f"Going on with the run in {self.folder}: {self.step:,} steps, {self.images:,} images, "
-              f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
-              "for a new run beside it, set resume = False.")
+        if self.scores and self.best[0] == self.step:  # the process may have been killed before best.pt was written
+            self.save("best.pt")
 
 
 def random_state():
     """The state of every source of random numbers, in a form that loads without unpickling."""
     kind, key, *rest = np.random.get_state()
     return {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (kind, torch.from_numpy(key), *rest),
-            "cuda": torch.cuda.get_rng_state_all()} | ({"mps": torch.mps.get_rng_state()} if torch.backends.mps.is_available() else {})
+            "cuda": torch.cuda.get_rng_state_all(),
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None}
 
 
 def restore_random_state(state):
     """Bring back what random_state() returned."""
+    if "torch" not in state:  # an older notebook's
+        return
     torch.set_rng_state(state["torch"])
     torch.cuda.set_rng_state_all(state["cuda"][:torch.cuda.device_count()])
-    if "mps" in state and torch.backends.mps.is_available():
+    if state["mps"] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
     random.setstate(state["python"])
     kind, key, *rest = state["numpy"]
@@ -1688,27 +1763,21 @@ def has_checkpoint(folder):
 
 
 def newest_checkpoint(folder):
-    """The contents of last.pt or, if that is missing or damaged, of previous.pt; a damaged file is set aside.
-
-    Raises ValueError if no checkpoint can be read; then every file stays as it is.
-    """
-    last, previous = folder / "last.pt", folder / "previous.pt"
-    try:
-        return load_checkpoint(last if last.exists() else previous)
-    except ValueError:
-        if not (last.exists() and previous.exists()):
-            raise
-    state = load_checkpoint(previous)
-    os.replace(last, folder / "damaged.pt")
-    print(f"{last} is damaged, and is now damaged.pt: the checkpoint before it, of step {state['step']:,}, takes its place.")
-    return state
+    """(path, contents) of last.pt or, if that is missing or damaged, of previous.pt. ValueError if neither can be read."""
+    errors = []
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        try:
+            return path, load_checkpoint(path)
+        except (ValueError, FileNotFoundError) as error:
+            errors.append(error)
+    raise next((error for error in errors if isinstance(error, ValueError)), errors[0])
 
 
 def load_checkpoint(path):
     """The contents of a checkpoint, on the CPU; nothing in it is executed. ValueError if it is none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        [state[name] for name in ("averaged", "settings", "random_state", *Run.PROGRESS)]
+        state["settings"], state["averaged"], state["step"]
         return state
     except (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, "
