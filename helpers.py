@@ -1416,7 +1416,8 @@ class Run:
         self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
         self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=self.folder is None)
         self.stopped, self.finishing, self.signal_handler = False, False, None
-        if threading.current_thread() is threading.main_thread():
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
             self.signal_handler = signal.signal(signal.SIGINT, self._stop)
         return self
 

@@ -1696,8 +1696,16 @@ def assert_same_bits(one, other):
         assert torch.equal(value, weights(other)[key]), f"{key}: expected the same bits as in the run left alone"
 
 
+@pytest.fixture
+def stop_button():
+    """Ctrl-C works, even if the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("stop_at", [1, 10, 18])  # at once, at the end of an epoch, within one
-def test_the_stop_button_ends_a_run_and_it_goes_on_bit_for_bit(small_run, notebook, monkeypatch, capsys, stop_at):
+def test_the_stop_button_ends_a_run_and_it_goes_on_bit_for_bit(small_run, notebook, stop_button, monkeypatch, capsys, stop_at):
     whole, train = small_run("whole")
     train(3)
 
@@ -1724,7 +1732,7 @@ def test_the_stop_button_ends_a_run_and_it_goes_on_bit_for_bit(small_run, notebo
     assert_same_bits(whole, split)
 
 
-def test_the_stop_button_pressed_twice_goes_back_to_the_last_whole_step(small_run, notebook, monkeypatch):
+def test_the_stop_button_pressed_twice_goes_back_to_the_last_whole_step(small_run, notebook, stop_button, monkeypatch):
     whole, train = small_run("whole")
     train(3)
     run, train = small_run("split")
