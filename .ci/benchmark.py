@@ -4,7 +4,7 @@
 
 The usual loop: ImageFolder with Resize and ToTensor, float32, a fresh batch of fakes for each update, gradients for all
 that took part in it (the discriminator's update differentiates the generator, too), labels built per step, .item()
-every step. The first row, "as committed", compares the notebook with all its settings to the usual loop on four layers
+every step. The first row compares the notebook with all its settings to the usual loop on four layers
 from 64 channels and batches of 128. In the others both loops train the networks of the notebook, on 16 batches held in
 memory ("step alone") or from the files ("with data"). The notebook's loop is timed without its sample sheets and
 checkpoints. Peak memory is what each loop takes in a process of its own in up to 20 steps: without the pages of mapped
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
     def __str__(self):
         if self.as_committed:
-            return f"{self.size} x {self.size}, as committed"
+            return f"{self.size} x {self.size}, with the default settings"
         return (f"{self.size} x {self.size}, batch {self.batch}, {'bfloat16' if self.bfloat16 else 'float32'}, "
                 f"{'step alone' if self.step_alone else 'with data'}")
 
