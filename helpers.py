@@ -7,6 +7,7 @@ settings · progress · getting the data · drawn faces · decoding · pictures 
 import base64
 import contextlib
 import copy
+import difflib
 import errno
 import hashlib
 import http.client
@@ -40,8 +41,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock, Timeout
+from matplotlib.animation import ArtistAnimation
 from PIL import Image, ImageOps
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.swa_utils import update_bn
 from torchvision.models.resnet import BasicBlock
 from tqdm import tqdm
@@ -68,7 +71,15 @@ def check_counts(**counts):
             raise ValueError(f"{name} = {value!r} does not work: it must be a whole number of at least 1.")
 
 
-def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, **counts):
+def check_choice(choices, **setting):
+    """Raise a ValueError that lists `choices`, nearest first, unless the one setting is among them."""
+    (name, value), = setting.items()
+    if value not in list(choices):
+        order = sorted(choices, key=lambda choice: -difflib.SequenceMatcher(None, str(choice), str(value)).ratio())
+        raise ValueError(f"{name} = {value!r} does not work: it must be one of {', '.join(map(repr, order))}.")
+
+
+def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, section_minutes=1, row_minutes=1, **counts):
     """Check the notebook's settings before anything is fetched or trained; raises ValueError."""
     check_image_size(image_size)
     check_counts(**counts, **{} if patience is None else {"patience": patience})
@@ -81,6 +92,9 @@ def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, *
         raise ValueError(f"seed = {seed!r} does not work: it must be a whole number from 0 to {2**32 - 1}.")
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"max_minutes = {max_minutes!r} does not work: give minutes above 0, or None for no limit.")
+    for name, minutes in (("section_minutes", section_minutes), ("row_minutes", row_minutes)):
+        if minutes is None or not minutes > 0:
+            raise ValueError(f"{name} = {minutes!r} does not work: give minutes above 0.")
 
 
 # ---------------------------------------------------------------- progress
@@ -112,6 +126,21 @@ def show_film(path):
         film = base64.b64encode(Path(path).read_bytes()).decode("ascii")
         sys.modules["IPython"].display.display(sys.modules["IPython"].display.HTML(
             f'<img src="data:image/gif;base64,{film}" alt="The samples as training went on">'))
+
+
+def show_slider(frames, labels):
+    """Show uint8 arrays (H, W, 3) in the notebook, one at a time, with a slider and a label each."""
+    if not in_notebook():
+        return
+    height, width, _ = frames[0].shape
+    figure, axis = plt.subplots(figsize=(8, 8 * height / width + 0.3), dpi=75)
+    axis.axis("off")
+    pictures = [[axis.imshow(frame, animated=True), axis.text(0.5, 1.02, label, transform=axis.transAxes, ha="center")]
+                for frame, label in zip(frames, labels)]
+    with plt.rc_context({"animation.frame_format": "jpeg"}):
+        html = ArtistAnimation(figure, pictures, interval=600).to_jshtml(default_mode="once")
+    sys.modules["IPython"].display.display(sys.modules["IPython"].display.HTML(html))
+    plt.close(figure)
 
 
 class InPlace(io.TextIOBase):
@@ -165,8 +194,7 @@ def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64):
         return _drawn_folder(n_drawn, image_size, 'data_dir = "drawn"')
     folder = Path(data_dir)
     if folder.exists():
-        n_images = sum(1 for _ in find_images(folder))
-        print(f"Data: {n_images:,} images found in {folder}.")
+        print(f"Data: {len(find_images(folder)):,} images found in {folder}.")
         return folder
     try:
         if not url:
@@ -232,14 +260,14 @@ def printable(path):
 
 
 def find_images(folder):
-    """Yield the paths of the images below `folder`, at any depth; DataError if there are none.
+    """The paths of the images below `folder`, at any depth; DataError if there are none.
 
     Links to folders elsewhere are followed, into each folder once: links that go round in circles do no harm.
     """
     if not Path(folder).is_dir():
         raise DataError(f"{folder} is not a folder. data_dir must name a folder of images; "
                         "for an archive on disk set data_url to its file:// address.")
-    found, seen, top = False, set(), os.path.realpath(folder)
+    paths, seen, top = [], set(), os.path.realpath(folder)
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         if real in seen or seen and os.path.islink(root) and Path(real).is_relative_to(top):
@@ -247,13 +275,11 @@ def find_images(folder):
             continue
         seen.add(real)
         folders.sort()
-        for path in (os.path.join(root, name) for name in sorted(names)):
-            if is_image(path):
-                found = True
-                yield path
-    if not found:
+        paths += filter(is_image, (os.path.join(root, name) for name in sorted(names)))
+    if not paths:
         raise DataError(f"The folder {Path(folder).resolve().name} ({folder}) holds no images "
                         f"({', '.join(IMAGE_TYPES)}). Put some into it, or remove it so that the archive is fetched.")
+    return paths
 
 
 def class_folders(folder):
@@ -261,18 +287,13 @@ def class_folders(folder):
 
     Images that lie directly in `folder` make it one class, ".", with all that is below it.
     """
-    parents = {_top(path, folder) for path in find_images(folder)}
-    return ["."] if any(Path(folder, name).is_file() for name in parents) else sorted(parents)
+    tops = {Path(path).relative_to(folder).parts[0] for path in find_images(folder)}
+    return ["."] if any(Path(folder, name).is_file() for name in tops) else sorted(tops)
 
 
 def labelled_images(folder, classes):
     """[(path, class number), ...] of the images below `folder`; `classes`: names from class_folders to their numbers."""
-    return [(path, 0 if "." in classes else classes[_top(path, folder)]) for path in find_images(folder)]
-
-
-def _top(path, folder):
-    """The first part of a path below a folder."""
-    return os.path.relpath(path, folder).split(os.sep)[0]
+    return [(path, 0 if "." in classes else classes[Path(path).relative_to(folder).parts[0]]) for path in find_images(folder)]
 
 
 def download(url, path, sha256=None, timeout=15):
@@ -361,18 +382,14 @@ def _check_head(head, url, came_from):
 
 
 def _check_archive(path, sha256, url):
-    """DataError unless the file has this sha256, and the size that belongs to it; a wrong file is removed."""
-    if not sha256:
-        return
-    size, expected, came = path.stat().st_size, PUBLISHED_BYTES.get(sha256), _sha256(path)
-    if came == sha256.lower():
-        return
-    path.unlink()
-    if expected and size != expected:
-        raise DataError(f"What lies at {url} has the wrong size: {size:,} bytes instead of {expected:,}. "
-                        "It was removed; try again.")
-    raise DataError(f"What lies at {url} has the wrong sha256, {came} instead of {sha256}: it is "
-                    "damaged, or another file. It was removed; try again, or correct data_sha256.")
+    """DataError, and the file is removed, unless it has this sha256."""
+    if sha256 and (came := _sha256(path)) != sha256.lower():
+        size, expected = path.stat().st_size, PUBLISHED_BYTES.get(sha256)
+        path.unlink()
+        raise DataError(f"What lies at {url} has the " + (
+            f"wrong size, {size:,} bytes instead of {expected:,}" if expected and size != expected
+            else f"wrong sha256, {came} instead of {sha256}")
+            + ": it is damaged, or another file. It was removed; try again, or correct data_sha256.")
 
 
 def _sha256(path):
@@ -383,22 +400,33 @@ def _sha256(path):
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def filled(folder):
+    """Yield an empty folder that takes the place of `folder` once all is in it; after an error nothing is left."""
+    beside = Path(f"{folder}.unfinished")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        os.replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def unpack(archive, folder):
     """Unpack the images of a zip into `folder` and return how many; all of them or none.
 
-    Left out: `__MACOSX/`, hidden files, whatever is no image, and the folder levels that only the
-    archive has: its top and "New Folder With Items". Refused, as a DataError: paths that lead
-    outside, links and devices, encrypted entries, and more than MAX_UNPACKED_BYTES.
+    Without the folder levels that only the archive has: its top and "New Folder With Items", which Finder made. A DataError
+    where an entry is not as it should be (_is_wanted), or all together are more than MAX_UNPACKED_BYTES.
     """
-    folder, beside = Path(folder), Path(f"{folder}.unpacking")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as pack:
+        with zipfile.ZipFile(archive) as pack, filled(folder) as beside:
             members = [member for member in pack.infolist() if _is_wanted(member)]
+            if not members:
+                raise DataError("The archive holds no images.")
             if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
                 raise DataError(f"The archive would unpack to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB.")
             for member in progress(members, desc="unpack", unit="img", disable=len(members) < 1000):
-                # Without the archive's own top folder, and without the folder that Finder made
                 *folders, name = PurePosixPath(member.filename).parts
                 target = beside.joinpath(*[part for part in folders[1:] if part != "New Folder With Items"], name)
                 if target.exists():
@@ -406,22 +434,15 @@ def unpack(archive, folder):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with pack.open(member) as source, open(target, "xb") as file:
                     shutil.copyfileobj(source, file)
-        if not members:
-            raise DataError("The archive holds no images.")
-        os.replace(beside, folder)
+        return len(members)
     except DataError:
         raise
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError) as error:
-        raise DataError(f"The archive cannot be unpacked: {error}.") from error
-    except OSError as error:
-        if error.errno in (None, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+    except (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError) as error:
+        if getattr(error, "errno", None) in (None, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
             raise DataError(f"The archive cannot be unpacked: {error}.") from error
         raise OSError(  # the disk's fault, not the archive's, which stays
             error.errno, f"The archive cannot be unpacked into {folder}: {error.strerror}. Change that, and run the cell "
                          f"again. {WAY_OUT}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return len(members)
 
 
 def _is_wanted(member):
@@ -446,11 +467,9 @@ def _drawn_folder(n, image_size, reason):
     size, held_out = max(64, image_size), most_held_out(n)
     folder = Path("drawn_faces", f"{n}_at_{size}_v{DRAWING}")
     if not folder.exists():
-        beside = Path(f"{folder}.drawing")
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "faces").mkdir(parents=True)
-        with open(beside / "list_attr_celeba.txt", "w", encoding="utf-8") as table, \
+        with filled(folder) as beside, open(beside / "list_attr_celeba.txt", "w", encoding="utf-8") as table, \
                 ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=n + held_out, unit="img", desc="drawing") as bar:
+            (beside / "faces").mkdir()
             print(n + held_out, " ".join(DRAWN_ATTRIBUTES), sep="\n", file=table)
             portions = [(seed, first, min(1000, count - first)) for seed, count in enumerate((n, held_out))
                         for first in range(0, count, 1000)]
@@ -464,7 +483,6 @@ def _drawn_folder(n, image_size, reason):
                 for name, row in zip(names, signs.tolist()):
                     print(name, *row, file=table)
                 bar.update(len(images))
-        os.replace(beside, folder)
     print(f"Data: {n:,} drawn faces in {folder}{f' and {held_out:,} to be held out' * (held_out > 0)}, because {reason}.")
     return folder
 
@@ -472,10 +490,9 @@ def _drawn_folder(n, image_size, reason):
 # ---------------------------------------------------------------- drawn faces
 
 DRAWING = 3  # to be raised when the faces change, so that they are drawn anew
-DRAWN_ATTRIBUTES = ("Male", "Young", "Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Heavy_Makeup",
-                    "Wearing_Lipstick", "Rosy_Cheeks", "Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair", "Bald",
-                    "Receding_Hairline", "Bangs", "Straight_Hair", "Wavy_Hair", "Bushy_Eyebrows", "No_Beard",
-                    "Mustache", "Goatee")
+DRAWN_ATTRIBUTES = tuple(
+    "Male Young Smiling Mouth_Slightly_Open Eyeglasses Heavy_Makeup Wearing_Lipstick Rosy_Cheeks Black_Hair Brown_Hair Blond_Hair "
+    "Gray_Hair Bald Receding_Hairline Bangs Straight_Hair Wavy_Hair Bushy_Eyebrows No_Beard Mustache Goatee".split())
 
 # Skin tones: edges of six bands of the typology angle; angle, L*, a*, b* of seven skins
 ITA_EDGES = 65, 55, 41, 28, 10, -30, -62
@@ -491,11 +508,10 @@ CLOTH_RGB = ((.13, .14, .18), (.85, .84, .82), (.20, .28, .45), (.55, .16, .18),
 FRAME_RGB = (.05, .05, .06), (.22, .12, .07), (.6, .55, .45), (.3, .1, .12)
 
 # The hills of a face: centre below the eye line, widths, height, occlusion
-RELIEF = ((0, .12, .062, .16, .033, 0), (.23, -.14, .17, .06, .027, 0),
-          (.17, -.03, .09, .07, -.015, .12), (.34, .24, .17, .13, .042, -.02),
-          (0, .66, .14, .035, -.018, .12), (0, .77, .14, .09, .03, -.02),
-          (0, -.38, .30, .16, .03, -.03), (.13, .42, .06, .08, -.006, .03),
-          (0, .43, .025, .04, -.006, .06), (.085, .10, .032, .12, 0, .09))
+RELIEF = ((0, .12, .062, .16, .033, 0), (.23, -.14, .17, .06, .027, 0), (.17, -.03, .09, .07, -.015, .12),
+          (.34, .24, .17, .13, .042, -.02), (0, .66, .14, .035, -.018, .12), (0, .77, .14, .09, .03, -.02),
+          (0, -.38, .30, .16, .03, -.03), (.13, .42, .06, .08, -.006, .03), (0, .43, .025, .04, -.006, .06),
+          (.085, .10, .032, .12, 0, .09))
 WARM, COOL, EYE_WHITE, LIP_TINT, DARK, WHITE = (torch.tensor(colour).view(3, 1, 1) for colour in (
     (1., .91, .87), (.1, .9, .8), (.97, .95, .93), (.90, .64, .63), (.07, .05, .05), (1., 1., 1.)))
 CHUNK_PIXELS = 64 * 64 ** 2  # what the cache holds
@@ -505,7 +521,7 @@ class _Chance:
     """Deals out the columns of one table of uniforms, a row per person."""
 
     def __init__(self, table, fixed):
-        self.columns, self.fixed = iter(table.T), fixed
+        self.columns, self.fixed, self.faces = iter(table.T), fixed, {}
 
     def uniform(self, low=0., high=1.):
         return low + (high - low) * next(self.columns)
@@ -515,16 +531,15 @@ class _Chance:
         return mean + width * (next(self.columns) + next(self.columns) - 1)
 
     def flag(self, name, p):
-        """True with probability p, unless the attribute is settled."""
+        """An attribute, noted and returned: true with probability p, unless it is settled."""
         drawn = next(self.columns) < p
-        return np.full_like(drawn, bool(self.fixed.get(name))) if name in self.fixed else drawn
+        self.faces[name] = np.full_like(drawn, bool(self.fixed[name])) if name in self.fixed else drawn
+        return self.faces[name]
 
     def choice(self, weights, names=()):
         """One option by weight, wishes first; a lost option moves nobody else."""
-        wish = [(name in self.fixed) * (2000 * bool(self.fixed.get(name)) - 1000)
-                for name in names] or [0] * len(weights)
-        scores = [np.log(w + 1e-9) - np.log(-np.log(next(self.columns) + 1e-12)) + extra
-                  for w, extra in zip(weights, wish)]
+        wish = [(name in self.fixed) * (2000 * bool(self.fixed.get(name)) - 1000) for name in names] or [0] * len(weights)
+        scores = [np.log(w + 1e-9) - np.log(-np.log(next(self.columns) + 1e-12)) + extra for w, extra in zip(weights, wish)]
         return np.argmax(scores, axis=0)
 
     def rgb(self, colours, width=.3):
@@ -548,13 +563,9 @@ def _skin_rgb(ita):
 
 def _imagine_people(c):
     """Who they are, with the loose ties attributes have among people."""
-    a = dict(ita=np.interp(6 * c.uniform(), range(7), ITA_EDGES))
+    a, flag = c.faces, c.flag
+    a["ita"] = np.interp(6 * c.uniform(), range(7), ITA_EDGES)
     pale = np.interp(a["ita"], [-20, 50], [0, 1])
-
-    def flag(name, p):
-        a[name] = c.flag(name, p)
-        return a[name]
-
     male = flag("Male", .46)
     young = flag("Young", np.where(male, .69, .81))
     flag("Mouth_Slightly_Open", np.where(flag("Smiling", np.where(male, .42, .54)), .75, .18))
@@ -586,7 +597,6 @@ def _imagine_people(c):
                      ["No_Beard", "", "Mustache", "Goatee", ""])
     a["beard"] = beard  # none, stubble, moustache, goatee, full
     a.update(No_Beard=beard == 0, Mustache=(beard == 2) | (beard == 4), Goatee=beard == 3)
-    return a
 
 
 def _imagine_features(c, a):
@@ -650,15 +660,14 @@ def imagine_faces(n, seed=0, first=0, **fixed):
     """
     unknown = sorted(set(fixed) - set(DRAWN_ATTRIBUTES))
     if unknown:
-        known = ", ".join(DRAWN_ATTRIBUTES)
-        raise ValueError(f"unknown attributes {unknown}; known are {known}")
+        raise ValueError(f"unknown attributes {unknown}; known are {', '.join(DRAWN_ATTRIBUTES)}")
     source = np.random.default_rng(seed)
     source.bit_generator.advance(200 * first)
     chance = _Chance(source.random((n, 200)), fixed)
-    faces = _imagine_people(chance)
+    _imagine_people(chance)
     for imagine in _imagine_features, _imagine_hair, _imagine_colours:
-        faces.update(imagine(chance, faces))
-    return faces
+        chance.faces.update(imagine(chance, chance.faces))
+    return chance.faces
 
 
 @lru_cache(4)
@@ -693,15 +702,6 @@ def _rows(v, top, bottom):
     size = v.img.shape[-1]
     cut = slice(*(int(min(max(t * .56 + .445, 0), 1) * size) for t in (top - .16, bottom + .16)))
     return SimpleNamespace(**{k: m[..., cut, :] if m.shape[-2] == size else m for k, m in vars(v).items()})
-
-
-def _optional(paint, v, p, has, *band):
-    """Paint a part on only those faces, and rows, that have it."""
-    keep, v = has.flatten().nonzero()[:, 0], _rows(v, *band) if band else v
-    if len(keep):
-        part = SimpleNamespace(**{k: m if len(m) == 1 else m[keep] for k, m in vars(v).items()})
-        paint(part, SimpleNamespace(**{k: m[keep] for k, m in vars(p).items()}))
-        v.img[keep] = part.img
 
 
 def _maps(p, size):
@@ -869,7 +869,7 @@ def _paint_beard(v, p):
     d = torch.where(p.beard == 2, tash, torch.where(p.beard == 3, chin, torch.minimum(full, tash)))
     depth = torch.where(p.beard == 1, .34, .88) * (1 + .16 * v.fine)
     tone = .42 + .3 * v.lam.clamp(0, 1) + .06 * v.fine
-    _blend(v, p.hair * p.light * tone[:, None], _within(d, .05) * depth.clamp_(0, .95) * v.head)
+    _blend(v, p.hair * p.light * tone[:, None], _within(d, .05) * depth.clamp_(0, .95) * v.head * (p.beard > 0))
 
 
 def _paint_mouth(v, p):
@@ -902,11 +902,11 @@ def _paint_glasses(v, p):
     bridge = torch.maximum((v.w + .01).abs(), inner + p.frame_w)
     arm = torch.maximum((v.w + .02).abs(), p.frame_w - inner) + 9 * (v.x.abs() > p.wide + .02)
     rim = torch.minimum(torch.minimum(d.abs(), bridge), arm) - p.frame_t
-    lens, glare = _within(d, v.px), (9 * (v.u - v.w) + 2 * p.part).sin_().clamp_(min=0)
+    lens, glare = _within(d, v.px) * p.Eyeglasses, (9 * (v.u - v.w) + 2 * p.part).sin_().clamp_(min=0)
     _blend(v, p.frame * .4, lens * p.shades * (.97 - .08 * gy).clamp_(0, .98))
     _blend(v, WHITE, .16 * lens * glare)
-    _blend(v, p.skin * .4, .25 * _bump(gy - 1.15, gx, .12, .8))
-    _blend(v, p.frame * (.8 + .3 * p.light), _within(rim, v.px))
+    _blend(v, p.skin * .4, .25 * _bump(gy - 1.15, gx, .12, .8) * p.Eyeglasses)
+    _blend(v, p.frame * (.8 + .3 * p.light), _within(rim, v.px) * p.Eyeglasses)
 
 
 def _paint(p, size):
@@ -916,12 +916,12 @@ def _paint(p, size):
     _blend(v, colour * .55, mask)  # what hangs behind
     _paint_body(v, p)
     _paint_head(v, p)
-    _optional(_paint_beard, v, p, p.beard, 0, .95)
+    _paint_beard(_rows(v, 0, .95), p)
     _paint_mouth(_rows(v, .38, .72), p)
     _paint_eyes(_rows(v, -.2, .14), p)
     _paint_brows(_rows(v, -.26, -.06), p)
     _paint_front_hair(v, p, mask, opening, colour)
-    _optional(_paint_glasses, v, p, p.Eyeglasses, -.15, .22)
+    _paint_glasses(_rows(v, -.15, .22), p)
     return ((v.img * v.vignette[:, None] - .035) * 255 + .5).clamp_(0, 255).to(torch.uint8)
 
 
@@ -936,8 +936,7 @@ def draw_faces(n, size=64, seed=0, first=0, **fixed):
     chunk = max(1, CHUNK_PIXELS // size ** 2)
     with torch.inference_mode():
         for k in range(0, n, chunk):
-            p = {name: a[k:k + chunk, ..., None, None] for name, a in faces.items()}
-            p = {name: a if a.dtype == torch.int64 else a.float() for name, a in p.items()}
+            p = {name: (a if a.dtype == torch.int64 else a.float())[k:k + chunk, ..., None, None] for name, a in faces.items()}
             images[k:k + chunk] = _paint(SimpleNamespace(**p), size)
     return images, {name: faces[name] for name in DRAWN_ATTRIBUTES}
 
@@ -1063,11 +1062,8 @@ def _decode(dataset, folder):
         except UNREADABLE:
             return None
 
-    beside = Path(f"{folder}.decoding")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     kept, images, n_kept = np.zeros(len(dataset), bool), None, 0
-    with refusing_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with filled(folder) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
         indices = range(len(dataset))  # in portions: a pool takes notes on all that it is given at once
         decoded = (image for start in indices[::1024] for image in pool.map(load, indices[start:start + 1024]))
         bar = progress(decoded, "decode", len(dataset), unit="img", disable=len(dataset) < 1000)
@@ -1075,17 +1071,15 @@ def _decode(dataset, folder):
             if image is None:
                 continue
             if images is None:
-                shape = (len(dataset), *image.shape)
-                images = np.lib.format.open_memmap(beside / "images.npy", "w+", np.uint8, shape)
+                images = np.lib.format.open_memmap(beside / "images.npy", "w+", np.uint8, (len(dataset), *image.shape))
                 if hasattr(os, "posix_fallocate"):  # a disk without room is told now, not by a crash in the middle
                     with open(beside / "images.npy", "r+b") as file, told_plainly(folder):
                         os.posix_fallocate(file.fileno(), 0, os.path.getsize(beside / "images.npy"))
             images[n_kept] = image
             kept[index], n_kept = True, n_kept + 1
-    np.save(beside / "kept.npy", kept)
-    (beside / "source.txt").write_text(str(Path(dataset.root).resolve()), encoding="utf-8")
-    del images  # Windows renames only closed files
-    os.replace(beside, folder)
+        np.save(beside / "kept.npy", kept)
+        (beside / "source.txt").write_text(str(Path(dataset.root).resolve()), encoding="utf-8")
+        del images  # Windows renames only closed files
     for source in CACHE.glob("decoded_*/source.txt"):
         if not Path(source.read_text(encoding="utf-8")).exists():
             shutil.rmtree(source.parent, ignore_errors=True)  # of a folder that is gone
@@ -1185,21 +1179,16 @@ def labels_of(folder, files, names):
 
 def summary(network, *input_shape):
     """Print a network's layers with their output shapes and parameters, for an input (2, *input_shape)."""
-    rows, hooks = [], []
-    for name, layer in network.named_modules():
-        if not list(layer.children()):
-            def note(layer, inputs, output, name=name):
-                rows.append((f"{name} {type(layer).__name__}", tuple(output.shape[1:]),
-                             sum(p.numel() for p in layer.parameters())))
-            hooks.append(layer.register_forward_hook(note))
-    parameter = next(network.parameters())
-    with torch.no_grad():
-        network(torch.zeros(2, *input_shape, device=parameter.device))
-    for hook in hooks:
-        hook.remove()
+    names = {layer: name for name, layer in network.named_modules() if not list(layer.children())}
+
+    def show(layer, inputs, output):
+        if layer in names:
+            n_weights = sum(p.numel() for p in layer.parameters())
+            print(f"  {f'{names[layer]} {type(layer).__name__}':32} {str(tuple(output.shape[1:])):18} {n_weights:>10,}")
+
     print(f"{type(network).__name__}: input {input_shape}")
-    for layer, shape, count in rows:
-        print(f"  {layer:32} {str(shape):18} {count:>10,}")
+    with torch.no_grad(), register_module_forward_hook(show):
+        network(torch.zeros(2, *input_shape, device=next(network.parameters()).device))
     print(f"  {'parameters':51} {sum(p.numel() for p in network.parameters()):>10,}\n")
 
 
@@ -1357,29 +1346,27 @@ def settle(averaged, z_size, batches=5, batch_size=100, seed=0):
 class Run:
     """One training run and the folder it leaves: checkpoints, losses, sample grids, the generator.
 
-    `out_dir`: the folder; None keeps nothing and only counts. `settings`: what makes it this run
-    and no other: if `out_dir` holds a run with other settings, this one goes beside it, numbered.
-    `max_minutes`: the time for training, over the whole run (None: no limit). `resume`: go on from
-    `last.pt` if there is one. `score`: takes the settled generator, gives a number, at best 0; the best
-    is kept as `best.pt`, and training ends after `patience` scores without a better one (None: goes on).
-    `won`: the d_loss below which the discriminator is said to have all but won (None: not said). `parts`: what a
-    checkpoint holds, by name: networks, optimizers, schedules; the one called `averaged` (an AveragedModel of the
-    generator) makes the samples.
-
-    A folder belongs to one run at a time: a second process is refused with a RuntimeError.
+    `out_dir`: the folder; None keeps nothing and only counts. It belongs to one run at a time: a second process is refused
+    with a RuntimeError. `settings`: what makes it this run and no other; a run with other settings goes beside it, numbered.
+    `max_minutes`: the time for training, over the whole run (None: no limit). `resume`: go on from `last.pt` if there is one.
+    `score`: takes the settled generator, gives a number, at best 0; the best is kept as `best.pt`, and training ends after
+    `patience` scores without a better one (None: goes on). `won`: the d_loss below which the discriminator is said to have
+    all but won (None: not said). `shown`: whether progress, samples and troubles are seen, and `generator.pt2` and the film
+    are made. `parts`: what a checkpoint holds, by name: networks, optimizers, schedules; the one called `averaged` (an
+    AveragedModel of the generator) makes the samples.
     """
 
-    PROGRESS = "step", "images", "epoch", "batch", "seconds", "rows", "sums", "scores", "told"
+    PROGRESS = "step", "images", "epoch", "batch", "seconds", "progress", "rows", "sums", "scores", "told"
 
     def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, score=None, patience=None,
-                 won=0.45, **parts):
+                 won=0.45, shown=True, **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
-        self.score, self.patience, self.scores, self.next_score = score, patience, [], 0.0
-        self.step = self.images = self.epoch = self.batch = 0
-        self.seconds, self.next_grid, self.rows, self.random_state = 0.0, 10.0, [], None
-        self.sums, self.picture, self.next_report = [], None, 0.0
-        self.won, self.told, self.stopped = won, [], False
-        self.saved, self.next_save = 0, 300.0
+        self.score, self.patience, self.won, self.shown = score, patience, won, shown
+        self.step = self.images = self.epoch = self.batch = self.saved = 0
+        self.rows, self.sums, self.scores, self.told = [], [], [], []
+        self.seconds, self.progress, self.next_report, self.next_score = 0.0, 0.0, 0.0, 0.0
+        self.next_grid, self.next_save = 10.0, 300.0
+        self.random_state, self.picture, self.stopped = None, None, False
         self.seed = self.settings.get("seed", 0)
         self.folder = self._choose_folder(Path(out_dir), resume) if out_dir is not None else None
         if self.folder:
@@ -1414,7 +1401,7 @@ class Run:
                     self.save()  # from its first moment on, the folder says whose it is
         self.before = self.step, self.images, self.seconds
         self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
-        self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=self.folder is None)
+        self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=not (self.folder and self.shown))
         self.stopped, self.finishing, self.signal_handler = False, False, None
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
@@ -1465,18 +1452,21 @@ class Run:
             self.save()
             self.next_score = 0.0
             self.keep_grid(f"step_{self.step:07d}")
-            self.save()
         generator, film = self.folder / "generator.pt2", self.folder / "training.gif"
         newest = (self.folder / "last.pt").stat().st_mtime
-        if not (generator.exists() and film.exists() and film.stat().st_mtime >= newest):
-            averaged = copy.deepcopy(self.parts["averaged"])
-            if self.scores:
-                try:
-                    averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
-                except (ValueError, FileNotFoundError):
-                    print("best.pt is missing or damaged: generator.pt2 is the generator as it is now.")
-            export_generator(settle(averaged, self.latents.shape[1]).module, generator)
+        if self.shown and not (generator.exists() and film.exists() and film.stat().st_mtime >= newest):
+            export_generator(self.best_generator(), generator)
             self.animate()
+
+    def best_generator(self):
+        """The averaged generator as it was at the best score, settled, in eval mode."""
+        averaged = copy.deepcopy(self.parts["averaged"])
+        if self.scores:
+            try:
+                averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
+            except (ValueError, FileNotFoundError):
+                print("best.pt is missing or damaged: this is the generator as it is now.")
+        return settle(averaged, self.latents.shape[1]).module
 
     def epochs(self, n_epochs):
         """Yield the epochs still to train, counted from 0, until there are `n_epochs` or time is up."""
@@ -1487,12 +1477,12 @@ class Run:
         """Yield the batches of this epoch, from where the run left off until time is up."""
         if hasattr(loader, "sampler"):  # an order that belongs to the epoch, so that a run can go on within it
             loader.sampler.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
-        if self.random_state is not None:
+        if self.random_state:
             restore_random_state(self.random_state)
         batches = iter(loader)
         for _ in range(self.batch):
             next(batches)
-        if self.random_state is not None and self.batch:  # what it was within the epoch, after the batches skipped
+        if self.random_state and self.batch:  # what it was within the epoch, after the batches skipped
             restore_random_state(self.random_state)
         self.random_state = None
         while not self.finished:  # asked before a batch is drawn: one that is not used would use up random numbers
@@ -1501,7 +1491,6 @@ class Run:
                 self.epoch, self.batch = epoch + 1, 0
                 if self.folder:
                     self.keep_grid(f"epoch_{self.epoch:04d}")
-                    self.save()
                 return
             yield batch
 
@@ -1509,15 +1498,15 @@ class Run:
         """Note a step on `n_images` real images; every `print_every` steps the mean losses become a row."""
         self.step, self.batch, self.images = self.step + 1, self.batch + 1, self.images + n_images
         self.seconds = time.perf_counter() - self.started
+        self.progress = min(1.0, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
         # Losses stay on the device until they are printed: reading them would wait for it
         self.sums.append(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]))
         if self.step % print_every == 0 or self.seconds > self.last_row + 60:  # a slow machine has curves, too
             self._add_row()
         if not self.bar.disable and (self.seconds > self.next_report or self.finished):
-            self._report(n_steps)
+            self._report()
         if self.folder and self.seconds >= self.next_grid:
             self.keep_grid(f"step_{self.step:07d}")
-            self.save()
         elif self.folder and self.seconds >= self.next_save:
             self.save()
 
@@ -1531,17 +1520,14 @@ class Run:
 
     def _check_finite(self):
         """FloatingPointError if a loss since the last row, or a weight, is no finite number."""
-        wrong = None
-        for name, part in self.parts.items():
-            if isinstance(part, nn.Module) and not all(weight.isfinite().all() for weight in part.parameters()):
-                wrong = wrong or (f"a weight of {name}", self.step)
-        steps = torch.stack(self.sums).tolist() if self.sums else []
-        for back, losses in enumerate(reversed(steps)):  # the first step that went wrong counts
-            for name, loss in zip(("d_loss", "g_loss"), losses):
-                if not math.isfinite(loss):
-                    wrong = name, self.step - back
+        losses = torch.stack(self.sums).tolist() if self.sums else []
+        wrong = [(name, step) for step, pair in enumerate(losses, self.step - len(losses) + 1)
+                 for name, loss in zip(("d_loss", "g_loss"), pair) if not math.isfinite(loss)]
+        wrong += [(f"a weight of {name}", self.step) for name, part in self.parts.items()
+                  if isinstance(part, nn.Module) and not all(weight.isfinite().all() for weight in part.parameters())]
         if wrong:
-            raise FloatingPointError(f"Training has diverged: {wrong[0]} is no finite number at step {wrong[1]:,}. Set a lower lr "
+            what, step = wrong[0]
+            raise FloatingPointError(f"Training has diverged: {what} is no finite number at step {step:,}. Set a lower lr "
                                      "or d_lr, or take another loss, and run the notebook again from section 8, where the "
                                      f"networks are built. {self._what_stands()}")
 
@@ -1563,22 +1549,22 @@ class Run:
     def _tell(self, trouble):
         if trouble not in self.told:
             self.told.append(trouble)
-            print(f"At step {self.step:,}: {trouble}")
+            if self.shown:
+                print(f"At step {self.step:,}: {trouble}")
 
-    def _report(self, n_steps):
+    def _report(self):
         """Bring the progress bar up to date."""
         self.next_report = self.seconds + 1
-        done = min(1, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
-        minutes, seconds = divmod(round(self.seconds * (1 - done) / done), 60)
+        minutes, seconds = divmod(round(self.seconds * (1 - self.progress) / self.progress), 60)
         rate = (self.images - self.before[1]) / max(self.seconds - self.before[2], 1e-9)
         d_loss, g_loss = self.losses[-1] if self.rows else self.sums[-1].tolist()
-        self.bar.n = round(100 * done)
+        self.bar.n = round(100 * self.progress)
         self.bar.set_description_str(f"epoch {self.epoch + 1}, {self.images:,} images, {rate:,.0f} img/s, "
                                      f"{minutes}:{seconds:02} left, d_loss {d_loss:.2f}, g_loss {g_loss:.2f}"
                                      + (f", best score {self.best[-1]:.1f}" if self.scores else ""))
 
     def keep_grid(self, name):
-        """Write the faces of the fixed latents to samples/`name`.png, show them in place of the last ones; take the score."""
+        """Write the faces of the fixed latents to samples/`name`.png, show them in place of the last ones, score and save."""
         self._check_finite()
         began, averaged = time.perf_counter(), settle(self.parts["averaged"], self.latents.shape[1])
         device = next(averaged.parameters()).device
@@ -1590,12 +1576,14 @@ class Run:
         sheet = Image.fromarray(tile(faces))
         write_whole(self.folder / "samples" / f"{name}.png", lambda file: sheet.save(file, "PNG"))
         zoom = max(1, 800 // sheet.width)
-        self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
+        if self.shown:
+            self.picture = show_live(sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.NEAREST), self.picture)
         cost = time.perf_counter() - began
         self._take_score(averaged)
         # Often at first, then whenever the run is a tenth older, at least every five minutes, for 5 % of the time
         self.seconds = time.perf_counter() - self.started
         self.next_grid = self.seconds + max(min(max(10, 0.1 * self.seconds), 300), 20 * cost)
+        self.save()
 
     def _take_score(self, averaged):
         """Score the averaged generator, for at most 5 % of the time, and keep it if it is the best so far."""
@@ -1644,9 +1632,9 @@ class Run:
         same = [one for one, differs in taken if not differs]
         if resume and same:
             return same[-1]
-        for one, differs in taken:
+        for one, differs in taken * self.shown:
             print(f"The run in {one} {f'has other settings: {differs}' if differs else 'is kept as it is'}.")
-        if taken:
+        if taken and self.shown:
             print(f"This one will be in {folder}.")
         return folder
 
@@ -1674,9 +1662,10 @@ class Run:
         """Go on from the newest checkpoint, if there is one."""
         if has_checkpoint(self.folder):
             self._load(self._newest())
-            print(f"Going on with the run in {self.folder}: {self.step:,} steps, {self.images:,} images, "
-                  f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
-                  "for a new run beside it, set resume = False.")
+            if self.shown:
+                print(f"Going on with the run in {self.folder}: {self.step:,} steps, {self.images:,} images, "
+                      f"{self.seconds / 60:.1f} minutes so far. To train longer, raise max_minutes or n_epochs; "
+                      "for a new run beside it, set resume = False.")
         elif any(part.state for part in self.parts.values() if isinstance(part, torch.optim.Optimizer)):
             print("This new run begins with networks that have been trained already: for fresh ones, run the notebook again "
                   "from section 8.")

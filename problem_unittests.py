@@ -49,7 +49,8 @@ import helpers
 NOTEBOOK = Path(__file__).with_name("dlnd_face_generation.ipynb")
 DEFINED = ("get_dataloader", "scale", "Discriminator", "Generator", "weights_init_normal",
            "build_network", "real_loss", "fake_loss", "train_step", "frechet_distance", "train", "precision_recall",
-           "sliced_wasserstein", "ms_ssim", "copied", "eye_row", "skin_tone")
+           "sliced_wasserstein", "ms_ssim", "copied", "eye_row", "skin_tone", "normalisation", "checkerboard", "rate", "evolving",
+           "follow", "losses_of", "penalty", "augment", "step_with", "truncated", "StyledLayers", "carry_over", "as_table")
 BAD_IMAGE_SIZES = (48, 8, 512, 0, -32)
 SEARCH = hypothesis.settings(deadline=None, derandomize=True,
                              suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
@@ -629,6 +630,233 @@ def test_skin_tone(skin_tone, eye_row):
         assert eye_row(faces) in (size // 2, size // 2 + 1), f"expected the eyes in row {size // 2}, came {eye_row(faces)}."
         _, angle = skin_tone(faces, size // 2).tolist()
         assert abs(angle - 33.0) < 0.5, f"{size} x {size}: expected a typology angle of 33.0 degrees, came {angle:.1f}."
+
+
+# ---------------------------------------------------------------- next steps
+
+@passes
+def test_normalisation(normalisation):
+    x = torch.randn(6, 16, 4, 4) * (1 + torch.rand(6, 16, 1, 1)) + 3 * torch.randn(6, 16, 1, 1)
+    for norm, rows in (("batch", lambda y: y.transpose(0, 1).reshape(16, -1)), ("instance", lambda y: y.reshape(6 * 16, -1)),
+                       ("group", lambda y: y.reshape(6 * 8, -1)), ("layer", lambda y: y.reshape(6, -1))):
+        y = nn.Sequential(*normalisation(norm, 16))(x)
+        assert_shape(f'norm="{norm}"', y, x.shape)
+        y = rows(y)  # a row for all that is normalised together
+        worst = max(y.mean(1).abs().max().item(), (y.std(1, unbiased=False) - 1).abs().max().item())
+        assert worst < 0.02, f'norm="{norm}": expected mean 0 and deviation 1 in {len(y)} groups, came {worst:.2f} beside them.'
+    square = nn.Sequential(*normalisation("pixel", 16))(x).square().mean(1)
+    assert (square - 1).abs().max() < 1e-3, "pixel: expected a mean square of 1 over the channels of each pixel."
+    for norm in (None, "spectral"):
+        assert len(normalisation(norm, 16)) == 0, f"norm={norm!r}: expected no layer for activations."
+    assert_refuses(lambda: normalisation("weight", 16), 'norm="weight"', "norm")
+
+
+@passes
+def test_checkerboard(checkerboard):
+    noise = torch.randn(800, 3, 16, 16)
+    board = torch.tensor([1.0, -1.0]).repeat(8)
+    for what, faces, low, high in (("white noise", noise, 0.9, 1.1),
+                                   ("noise in squares of 2 x 2", noise.repeat_interleave(2, 2).repeat_interleave(2, 3), 0, 1e-6),
+                                   ("noise in stripes", noise + board, 5, math.inf),
+                                   ("noise on a board", noise + board * board[:, None], 5, math.inf)):
+        came = checkerboard(faces)
+        assert low <= came <= high, f"{what}: expected {low} to {high}, came {came:.2f}."
+
+
+@passes
+def test_schedules(rate, evolving, follow):
+    for name, values in {"constant": (1, 1, 1, 1), "linear": (1, 1, 0.5, 0), "cosine": (1, 0.5, 0.146447, 0),
+                         "step": (1, 0.3, 0.09, 0.027)}.items():
+        for p, value in zip((0, 0.5, 0.75, 1), values):
+            came = rate(name, p)
+            assert abs(came - value) < 1e-6, f"{name} at {p:.0%} of the run: expected {value}, came {came}."
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.2)
+        scheduler, run = evolving(name, optimizer), types.SimpleNamespace(progress=0.0, scores=[])
+        optimizer.step()
+        for run.progress, value in ((0.5, values[1]), (0.75, values[2]), (1.0, values[3]), (0.75, values[2])):  # more minutes: back
+            follow(scheduler, run)
+            came = optimizer.param_groups[0]["lr"]
+            assert abs(came - 0.2 * value) < 1e-6, f"{name} at {run.progress:.0%}: expected a rate of {0.2 * value}, came {came}."
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.2)
+    scheduler, run = evolving("plateau", optimizer), types.SimpleNamespace(progress=0.5, scores=[])
+    for score, value in ((9.0, 0.2), (5.0, 0.2), (6.0, 0.2), (5.5, 0.1), (4.0, 0.1)):
+        run.scores.append((0, 0, 0.0, score))
+        follow(scheduler, run)
+        follow(scheduler, run)  # no new score: nothing changes
+        came = optimizer.param_groups[0]["lr"]
+        assert came == value, f"plateau, scores {[row[-1] for row in run.scores]}: expected a rate of {value}, came {came}."
+    assert_refuses(lambda: evolving("sawtooth", optimizer), 'schedule="sawtooth"', "schedule")
+
+
+@passes
+def test_loss_pairs(losses_of):
+    d_real, d_fake = torch.tensor([[1.0], [-1.0]]), torch.tensor([[0.5], [2.0]])
+    for name, d_loss, g_loss in (("cross-entropy", 2.363764, 0.300502), ("least squares", 4.125, 0.625), ("hinge", 3.25, -1.25),
+                                 ("Wasserstein", 1.25, -1.25), ("relativistic", 1.761332, 0.511332)):
+        for who, loss, value in zip("DG", losses_of(name), (d_loss, g_loss)):
+            came = loss(d_real, d_fake).item()
+            assert abs(came - value) < 1e-5, f"{name}, {who}'s loss of (1, -1) and (0.5, 2): expected {value}, came {came:.6f}."
+    assert_refuses(lambda: losses_of("Hinge"), 'loss="Hinge"', "loss")
+
+
+@passes
+def test_penalty(penalty):
+    real, fake = pictures(6, 16), pictures(6, 16)
+    D = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 1))  # its slope is the length of its weights, everywhere
+    length = D[1].weight.norm().item()
+    for weights, value in (({"gp": 10}, 10 * (length - 1)**2), ({"r1": 3}, 1.5 * length**2), ({"r2": 3}, 1.5 * length**2), ({}, 0)):
+        came = penalty(D, real, fake, **weights)
+        assert abs(came - value) < 1e-3 * max(1, value), f"linear D, {weights}: expected {value:.4f}, came {came:.4f}."
+
+    class Square(nn.Module):
+        def forward(self, x):
+            return x.square().sum((1, 2, 3)) / 2
+
+    for name, images in (("r1", real), ("r2", fake)):  # the slope of |x|^2 / 2 is |x|
+        value, came = images.square().sum((1, 2, 3)).mean().item() / 2, penalty(Square(), real, fake, **{name: 1}).item()
+        assert abs(came - value) < 1e-3 * value, f"D(x) = |x|^2 / 2, {name}=1: expected {value:.4f}, came {came:.4f}."
+    penalty(D, real, fake, gp=10, r1=1, r2=1).backward()
+    assert D[1].weight.grad.any() and D[1].weight.grad.isfinite().all(), "expected a finite gradient for D's weights, came none."
+    mixing = nn.Sequential(nn.Conv2d(3, 2, 4), nn.BatchNorm2d(2), nn.Flatten(), nn.LazyLinear(1))
+    mixing(real)
+    assert_refuses(lambda: penalty(mixing, real, fake, gp=1), "gp with batch norm", "batch")
+
+
+@passes
+def test_augment(augment):
+    x = pictures(64, 16).requires_grad_()
+    assert torch.equal(augment(x, ()), x), "no kinds: expected the images as they are."
+    for kind in ("flip", "shift", "colour", "cutout"):
+        y = augment(x, [kind])
+        assert_shape(kind, y, x.shape)
+        changed = (y - x).abs().amax((1, 2, 3)) > 1e-6
+        assert changed.float().mean() > 0.3, f"{kind}: expected most images changed, came {changed.float().mean():.0%}."
+        gradient, = torch.autograd.grad(y.sum(), x)
+        assert gradient.isfinite().all() and gradient.any(), f"{kind}: expected a gradient that passes through, came none."
+    y = augment(x, ["flip"])
+    mirrored, same = ((y == z).all((1, 2, 3)) for z in (x.flip(-1), x))
+    assert (mirrored | same).all() and mirrored.any() and same.any(), "flip: expected some mirrored, the others as they were."
+    dots = torch.zeros(200, 3, 16, 16)
+    dots[:, :, 8, 8] = 1
+    _, _, rows, columns = augment(dots, ["shift"]).nonzero().T
+    for places in (rows, columns):
+        assert places.min() == 6 and places.max() == 10, f"shift: expected up to 2 of 16 pixels, came {places.min()} to {places.max()}."
+    hole = augment(torch.ones(200, 3, 16, 16), ["cutout"]) == 0
+    assert hole.sum((1, 2, 3)).max() == 3 * 8 * 8 and hole.any(-1).any(-1).all(), "cutout: expected holes half as wide as the image."
+    bright = augment(torch.zeros(500, 3, 16, 16), ["colour"])
+    assert bright.amin() > -0.51 and bright.amax() < 0.51 and bright.std() > 0.2, "colour: expected a brightness from -0.5 to 0.5."
+    ramp = torch.linspace(-0.5, 0.5, 16).expand(500, 3, 16, 16)
+    contrast = augment(ramp, ["colour"]).std((1, 2, 3)) / ramp[0].std()
+    assert 0.49 < contrast.min() < 0.6 and 1.4 < contrast.max() < 1.51, "colour: expected a contrast from 0.5 to 1.5."
+    red = torch.tensor([0.6, -0.3, -0.3])[:, None, None].expand(500, 3, 16, 16)
+    spread = augment(red, ["colour"])[:, :, 0, 0].std(1) / red[0, :, 0, 0].std()
+    assert spread.min() < 0.1 and 2 < spread.max() < 3.01, "colour: expected a saturation from 0 to 2, times the contrast."
+    assert_refuses(lambda: augment(x, ["spin"]), 'kinds=["spin"]', "augmented")
+
+
+@passes
+def test_step_with(step_with):
+    for options in ({}, {"loss": "least squares"}, {"loss": "hinge"}, {"loss": "Wasserstein", "clip": 1.0}, {"loss": "relativistic"},
+                    {"label_noise": 0.1}, {"augmented": ["flip", "shift"]}, {"r1": 0.1, "r2": 0.1, "lazy": 2}):
+        watch, run = Watch(0.15, 5), types.SimpleNamespace(step=0, progress=0.0)
+        D, G, *optimizers = watch.arguments
+        step = step_with(run, **options)
+        for run.step in range(3):
+            assert_numbers(step(D, G, 0.8 + 0.2 * torch.rand(32, 3, 16, 16) - 0.1, *optimizers), f"step_with({options})")
+        real, fake = watch.gains["D"].tolist()
+        assert real > fake, f"{options}, D's steps: expected D(real) - D(fake) to grow, came a change of {real - fake:.1e}."
+        raised = watch.gains["G"][1].item()
+        assert raised > 0, f"{options}, G's steps: expected D(G(z)) to rise, came a change of {raised:.1e}."
+    D, G, run = ToyDiscriminator(0.15), ToyGenerator(5), types.SimpleNamespace(step=0, progress=0.0)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=3e-3) for net in (D, G)]
+    step, moved = step_with(run, loss="Wasserstein", n_critic=3, clip=0.01), []
+    for run.step in range(6):
+        before = [weight.clone() for weight in G.parameters()]
+        step(D, G, torch.rand(32, 3, 16, 16), *optimizers)
+        moved.append(not all(map(torch.equal, before, G.parameters())))
+        assert max(weight.abs().max() for weight in D.parameters()) <= 0.01, "clip=0.01: expected D's weights within it."
+    assert moved == [True, False, False] * 2, f"n_critic=3: expected G to move in every third step, came {moved}."
+    def moves(progress=0.0, step_number=0, **options):
+        """How D's weights change in one step of given pictures, and what D was shown."""
+        torch.manual_seed(0)
+        D, G, shown = ToyDiscriminator(0.15), ToyGenerator(5), []
+        D.register_forward_pre_hook(lambda D, x: shown.append(x[0].detach()))
+        before = torch.cat([weight.detach().clone() for weight in D.parameters()])
+        optimizers = [torch.optim.SGD(net.parameters(), lr=1.0) for net in (D, G)]
+        step_with(types.SimpleNamespace(step=step_number, progress=progress), **options)(D, G, torch.full((64, 3, 16, 16), 0.8), *optimizers)
+        return torch.cat([*D.parameters()]).detach() - before, shown[0]
+
+    for progress, deviation in ((0.0, 0.2), (0.25, 0.1), (0.5, 0.0), (0.9, 0.0)):
+        came = moves(progress, noise=0.2)[1].std().item()
+        assert abs(came - deviation) < 0.01, f"noise=0.2 at {progress:.0%}: expected a deviation of {deviation}, came {came:.3f}."
+    assert (moves(augmented=["cutout"])[1] == 0).any(), 'augmented=["cutout"]: expected holes in what D is shown, came none.'
+    plain, flipped = moves()[0], moves(label_noise=0.49)[0]
+    assert 0 < flipped[0] < 0.5 * plain[0], f"label_noise=0.49: expected D to learn next to nothing, came {flipped} for {plain}."
+    once, lazy, waits = (moves(r1=0.5, **options)[0] - plain for options in ({}, {"lazy": 4}, {"lazy": 4, "step_number": 1}))
+    assert once[0] < 0 and torch.allclose(lazy, 4 * once, rtol=0.01, atol=1e-7) and not waits.any(), (
+        f"r1=0.5: expected D's slope pulled down, lazy=4 four times as much in every fourth step, came {once}, {lazy}, {waits}.")
+    for wrong, word in (({"loss": "L3"}, "loss"), ({"n_critic": 0}, "n_critic"), ({"lazy": 0}, "lazy"), ({"clip": -1}, "clip"),
+                        ({"label_noise": 7}, "label_noise"), ({"noise": -1}, "noise"), ({"loss": "Wasserstein"}, "clip")):
+        assert_refuses(lambda wrong=wrong: step_with(run, **wrong), f"step_with({wrong})", word)
+
+
+@passes
+def test_truncated(truncated):
+    for limit, deviation in ((0.5, 0.2837), (1.0, 0.5396), (4.0, 0.9995)):  # of N(0, 1) within +-limit
+        z = truncated(500, limit, 3)
+        assert z.abs().max() <= limit, f"limit {limit}: expected no number beyond it, came {z.abs().max():.2f}."
+        assert abs(z.std() - deviation) < 0.01, f"limit {limit}: expected a deviation of {deviation}, came {z.std():.3f}."
+        assert torch.equal(z, truncated(500, limit, 3)), "the same seed: expected the same latents."
+
+
+@passes
+def test_styled_layers(StyledLayers):
+    layers, z = StyledLayers(10, [16, 8, 4]), torch.randn(3, 10)
+    assert_shape("StyledLayers(10, [16, 8, 4])", layers(z), (3, 3, 32, 32))
+    assert_learns(layers, z)
+    layers.eval()
+    images = layers(z)
+    assert torch.allclose(layers(z[1:2]), images[1:2], atol=1e-5), "outside of training: expected the same face in any batch."
+    w = layers.mapping(z)
+    assert torch.allclose(layers.draw([w] * len(layers.layers)), images, atol=1e-5), "one style for all layers: expected forward's."
+    mixed = layers.draw([w] * 2 + [w.flip(0)] * (len(layers.layers) - 2))
+    assert not torch.allclose(mixed[0], images[0], atol=1e-3), "other styles for the fine layers: expected another face."
+    x = torch.randn(2, 16, 8, 8)
+    before = layers.layers[1](x, w[:2])
+    layers.layers[1].conv.weight.data *= 7
+    assert torch.allclose(layers.layers[1](x, w[:2]), before, atol=1e-4), "weights times 7: expected demodulation to undo it."
+    for layer in layers.layers[:-1]:
+        layer.noise_scale.data += 1
+    assert torch.equal(layers(z), layers(z)), "outside of training: expected the same noise each time."
+    layers.train()
+    assert not torch.equal(layers(z), layers(z)), "in training: expected fresh noise each time."
+
+
+@passes
+def test_carry_over(carry_over, build_network):
+    cap = {"cap": 16}
+    for size, shared in ((32, 3), (64, 4)):
+        old, new = build_network(8, 12, 10, size, cap, cap), build_network(4, 6, 10, 2 * size, cap, cap)
+        run = types.SimpleNamespace(parts=dict(zip("DG", old)), folder="old")
+        carry_over(run, *new)
+        for name, one, other, order in zip("DG", old, new, (-1, 1)):
+            weights = ([p for p in net.parameters() if p.ndim > 1][::order] for net in (one, other))
+            came = sum(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*weights))
+            assert came == shared, f"{name} from {size} to {2 * size}: expected {shared} layers carried over, came {came}."
+        z, depth = torch.randn(5, 10), 3 * shared + 1  # layers up to the last hidden one of the smaller generator
+        features = [net.layers[:depth](z) for net in (old[1], new[1])]
+        assert torch.allclose(*features, atol=1e-5), f"from {size}: expected the same features of the same latents."
+    assert_refuses(lambda: carry_over(run, *build_network(5, 7, 10, 128)), "networks that do not fit", "no_layer")
+
+
+@passes
+def test_as_table(as_table):
+    table = as_table({"one": [2.0, 9.0, 0.5, 0.1, 0.3, 100], "two": [1.0, 8.0, 0.9, 0.05, 0.12, 50], "three": None},
+                     [0.5, 5.0, 0.9, 0.9, 0.1])
+    for line in ("| one | 2.0 | 9.0 | 50% | **10%** | 0.300 | **100** |", "| two | **1.0** | **8.0** | **90%** | 5% | **0.120** | 50 |",
+                 "| three | diverged |  |  |  |  |  |", "| real faces | 0.5 | 5.0 | 90% | 90% | 0.100 |  |"):
+        assert line in table.splitlines(), f"expected the line {line}, came {table}"
+    assert "diverged" in as_table({"one": None}, [0.5, 5.0, 0.9, 0.9, 0.1]), "all diverged: expected a table all the same."
 
 
 # ---------------------------------------------------------------- under pytest: definitions from the notebook
@@ -1855,7 +2083,7 @@ def test_trouble_is_told_once(small_run, capsys):
     run, _ = small_run("alike")
     run.step = 500
     with torch.no_grad():
-        run.parts["averaged"].module.layers[-2].weight.zero_()
+        run.parts["averaged"].module.layers[-1].weight.zero_()
     with run:
         [run.keep_grid("one"), run.keep_grid("two")]
     assert capsys.readouterr().out.count("all alike") == 1, "expected collapsed samples to be told once"
@@ -2115,6 +2343,109 @@ def test_a_foreign_checkpoint_is_refused(small_run, tmp_path):
     assert not (tmp_path / "sprung").exists(), "expected nothing in a checkpoint to be executed"
 
 
+# ---------------------------------------------------------------- next steps: every option
+
+D_OPTIONS = [{"norm": norm} for norm in ("batch", "instance", "group", "layer", "pixel", "spectral", None)] + [
+    {"padding": "reflect"}, {"padding": "replicate"}, {"batch_deviation": True}, {"dropout": 0.3}]
+G_OPTIONS = [{"norm": norm} for norm in ("batch", "instance", "group", "layer", "pixel", None)] + [
+    {"upsample": "nearest"}, {"upsample": "pixelshuffle"}, {"upsample": "nearest", "padding": "reflect"},
+    {"upsample": "pixelshuffle", "padding": "replicate"}, {"style": True}]
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
+def test_every_option_gives_networks_that_learn_at_every_size(notebook, size):
+    for d_options, g_options in [*((options, {}) for options in D_OPTIONS), *(({}, options) for options in G_OPTIONS)]:
+        D, G = notebook.build_network(4, 4, 10, size, d_options, g_options)
+        what, z = f"D {d_options}, G {g_options} at {size}", torch.randn(4, 10)
+        fake = G(z)
+        assert fake.shape == (4, 3, size, size) and fake.abs().max() <= 1, f"{what}: expected images in [-1, 1], came {fake.shape}"
+        logits = D(fake)
+        assert logits.shape == (4, 1), f"{what}: expected logits (4, 1), came {logits.shape}"
+        notebook.real_loss(logits).backward()
+        for name, weight in [*D.named_parameters(), *G.named_parameters()]:
+            assert weight.grad is not None and weight.grad.isfinite().all(), f"{what}: expected a finite gradient for {name}"
+
+
+@pytest.mark.parametrize("d_options, g_options", [*((options, {}) for options in D_OPTIONS), *(({}, options) for options in G_OPTIONS)],
+                         ids=str)
+def test_a_few_steps_with_every_option_teach_the_discriminator(notebook, d_options, g_options):
+    torch.manual_seed(0)
+    D, G = notebook.build_network(8, 8, 10, 16, d_options, g_options)
+    optimizers = notebook.adam(D, 2e-3), notebook.adam(G, 1e-4)
+    losses = [notebook.train_step(D, G, pictures(32, 16), *optimizers)[0].item() for _ in range(30)]
+    assert losses[-1] < min(losses[0], 1.3), f"expected a d_loss that falls from {losses[0]:.2f}, came {losses[-1]:.2f}"
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda nb: nb.Generator(10, 8, padding="reflect"), "padding = 'reflect' does not go with upsample"),
+    (lambda nb: nb.Generator(10, 8, norm="spectral"), "for the discriminator"),
+    (lambda nb: nb.Generator(10, 8, upsample="bicubic"), "upsample = 'bicubic' does not work: it must be one of"),
+    (lambda nb: nb.Discriminator(8, norm="batchnorm"), "norm = 'batchnorm' does not work: it must be one of 'batch'"),
+    (lambda nb: nb.Discriminator(8, padding="circular"), "padding = 'circular' does not work"),
+    (lambda nb: nb.optimizer("Adagrad", nn.Linear(1, 1), 0.1), "optimizer = 'Adagrad' does not work: it must be one of 'Adam"),
+])
+def test_what_does_not_go_together_is_refused(notebook, build, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(notebook)
+
+
+def test_spectral_norm_keeps_the_largest_singular_value_near_1(notebook):
+    D, _ = notebook.build_network(16, 8, 10, 32, {"norm": "spectral"})
+    optimizer = notebook.adam(D, 1e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        notebook.real_loss(D(pictures(8, 32))).backward()
+        optimizer.step()
+    for name, layer in D.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            largest = torch.linalg.svdvals(layer.weight.flatten(1))[0].item()
+            assert abs(largest - 1) < 0.1, f"{name}: expected a largest singular value of 1, came {largest:.3f}"
+
+
+def test_pixelshuffle_starts_as_nearest_does(notebook):
+    layers = nn.Sequential(*notebook.doubled(6, 3, "pixelshuffle")).apply(notebook.weights_init_normal)
+    grown = layers(torch.randn(2, 6, 8, 8))
+    squares = grown.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert grown.std() > 0.05 and (squares - squares[..., :1]).abs().max() < 1e-6, "expected 2 x 2 pixels alike (ICNR)"
+
+
+def test_the_batch_deviation_tells_a_varied_batch_from_one_that_repeats(notebook):
+    D, _ = notebook.build_network(8, 8, 10, 16, {"batch_deviation": True, "norm": "layer"})
+    D.logit.weight.data.zero_()[0, -1] = 1  # nothing but the last feature counts
+    varied, same = D(pictures(16, 16)), D(pictures(1, 16).repeat(16, 1, 1, 1))
+    assert varied.min() > 100 * same.abs().max(), f"expected about 0 for one image 16 times, came {same[0].item():.4f}"
+
+
+@pytest.mark.parametrize("name, rate", [("Adam", 1e-3), ("AdamW", 1e-3), ("RMSprop", 2.5e-4), ("SGD", 1e-2)])
+def test_optimizers_by_name(notebook, name, rate):
+    optimizer = notebook.optimizer(name, nn.Linear(2, 1), 1e-3)
+    assert type(optimizer).__name__ == name and optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "plateau"])
+def test_a_run_with_a_schedule_goes_on_where_it_was(notebook, tmp_path, schedule):
+    def run_for(n_epochs):
+        torch.manual_seed(0)
+        D, G = notebook.build_network(8, 8, 10, 16)
+        optimizers, rates = (notebook.adam(D, 1e-3), notebook.adam(G, 1e-3)), []
+        schedulers = [notebook.evolving(schedule, optimizer) for optimizer in optimizers]
+        scores = iter(range(100))
+        run = helpers.Run(tmp_path, {"seed": 0}, score=lambda generator: next(scores), D=D, G=G, d_optimizer=optimizers[0],
+                          g_optimizer=optimizers[1], d_schedule=schedulers[0], g_schedule=schedulers[1],
+                          averaged=torch.optim.swa_utils.AveragedModel(G))
+        assert schedulers[0].last_epoch == (0 if run.step == 0 else 100 if schedule == "linear" else len(run.scores) - 1)
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(pictures(32, 16), torch.zeros(32)), 4, shuffle=True)
+        optimizers[1].register_step_post_hook(lambda *_: rates.append(optimizers[1].param_groups[0]["lr"]))
+        notebook.train(D, G, loader, *optimizers, n_epochs, 4, run.parts["averaged"], run, schedules=schedulers)
+        return rates
+
+    first, more = run_for(2), run_for(8)
+    if schedule == "linear":
+        assert first == pytest.approx([1e-3 * min(1, 2 - int(100 * step / 16) / 50) for step in range(16)])
+        assert more[1:] == pytest.approx([1e-3 * min(1, 2 - int(100 * step / 64) / 50) for step in range(17, 64)]), (
+            f"given more time, expected the rates that belong there, came {more}")
+
+
 # ---------------------------------------------------------------- the whole notebook
 
 def run_notebook(place, monkeypatch, path=str(NOTEBOOK.parent), **settings):
@@ -2122,15 +2453,16 @@ def run_notebook(place, monkeypatch, path=str(NOTEBOOK.parent), **settings):
     import papermill  # here, because a notebook opened in Colab lacks it
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    small = dict(n_drawn=300, image_size=16, batch_size=32, d_conv_dim=8, g_conv_dim=8, max_minutes=0.1, print_every=5)
+    small = dict(n_drawn=300, image_size=16, batch_size=32, d_conv_dim=8, g_conv_dim=8, max_minutes=0.1, print_every=5,
+                 section_minutes=0.01, row_minutes=0.002, next_steps=False)
     executed = papermill.execute_notebook(NOTEBOOK, place / "executed.ipynb", small | settings, cwd=place, progress_bar=False)
     return "".join("".join(output.get("text", "")) for cell in executed.cells for output in cell.get("outputs", []))
 
 
 def test_notebook_offline(tmp_path, monkeypatch):
-    printed = run_notebook(tmp_path, monkeypatch, data_url="http://127.0.0.1:9/refused.zip")
+    printed = run_notebook(tmp_path, monkeypatch, data_url="http://127.0.0.1:9/refused.zip", next_steps=True)
     assert "300 drawn faces" in printed and "cannot be reached" in printed, "expected drawn faces, and the reason"
-    assert printed.count("Tests Passed") == len(DEFINED) - 2, f"expected every check to pass, came {printed.count('Tests Passed')}"
+    assert printed.count("Tests Passed") == len(DEFINED) - 4, f"expected every check to pass, came {printed.count('Tests Passed')}"
     run = tmp_path / "runs" / "lesson"
     executed = (tmp_path / "executed.ipynb").read_text(encoding="utf-8")
     assert executed.count("data:image/gif;base64") == 1, "expected the film of the training to be shown"
@@ -2253,7 +2585,7 @@ def test_notebook_on_the_real_archive_over_http(tmp_path, monkeypatch):
     with serve(file_answer(content)) as url:
         printed = run_notebook(tmp_path, monkeypatch, data_url=url, data_sha256=sha256(content))
     assert "40,045 images downloaded" in printed, "expected the archive's 40,045 images"
-    assert printed.count("Tests Passed") == len(DEFINED) - 2, f"expected every check to pass, came {printed.count('Tests Passed')}"
+    assert printed.count("Tests Passed") == len(DEFINED) - 4, f"expected every check to pass, came {printed.count('Tests Passed')}"
     assert len(list((tmp_path / "processed_celeba_small" / "celeba").iterdir())) == 40_045, "expected one flat folder"
 
 
@@ -2301,7 +2633,7 @@ def test_notebook_on_a_plain_folder(tmp_path, monkeypatch):
             pack.extract(name, tmp_path)
     (tmp_path / "utkface" / "broken.jpg").write_bytes(photo_bytes()[:200])
     printed = run_notebook(tmp_path, monkeypatch, data_dir=str(tmp_path / "utkface"), print_every=10_000)
-    assert "images found in" in printed and printed.count("Tests Passed") == len(DEFINED) - 2, "expected a run on the folder as it is"
+    assert "images found in" in printed and printed.count("Tests Passed") == len(DEFINED) - 4, "expected a run on the folder as it is"
     assert "Left out 1 unreadable files, the first: broken.jpg" in printed, "expected the broken file to be named"
 
 

@@ -2,9 +2,9 @@
 
     python .ci/results.py FACES [--only NAME ...] [--seeds 0 ...] [--minutes 2 5 10 20]
 
-FACES: a folder of face photographs. A recipe is what differs from the notebook: settings, or functions. "usual" is the
-loop as it is usually taught (benchmark.py), with four layers from 64 channels; it, too, gets its best epoch and batch
-norm statistics taken anew. A run that was stopped goes on where it was; one that is in the table is not made again. The
+FACES: a folder of face photographs. A recipe is what differs from the notebook: settings, functions, or what its
+experiments change (CHANGES in its last table). "usual" is the loop as it is usually taught (benchmark.py), with four
+layers from 64 channels; it, too, gets its best epoch and batch norm statistics taken anew. A run that was stopped goes on where it was; one that is in the table is not made again. The
 minutes are those of one run per recipe and seed, with its sample sheets, scores and checkpoints.
 
 `ffd_validation` is the Fréchet face distance to the half of the held-out faces that chooses the best epoch and the recipe;
@@ -16,7 +16,6 @@ import csv
 import itertools
 import platform
 import re
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -45,7 +44,7 @@ def usual_step(D, G, real, d_optimizer, g_optimizer):
         return benchmark.usual_step(D, G, real, d_optimizer, g_optimizer)
 
 
-def usual_networks(d_conv_dim, g_conv_dim, z_size, image_size):
+def usual_networks(d_conv_dim, g_conv_dim, z_size, image_size, *_):
     return benchmark.usual_networks(image_size, z_size)
 
 
@@ -73,23 +72,10 @@ def not_mirrored(batch_size, image_size, data_dir, flip):
     return plain_loader(batch_size, image_size, data_dir)
 
 
-def spectral(in_channels, out_channels, batch_norm=True):
+def spectral(in_channels, out_channels, norm, padding):
     """conv with spectral instead of batch normalisation (Miyato et al., 2018)."""
-    layer, *rest = plain_conv(in_channels, out_channels, batch_norm=False)
+    layer, *rest = plain_conv(in_channels, out_channels, None, padding)
     return [torch.nn.utils.parametrizations.spectral_norm(layer), *rest]
-
-
-class Varied(lesson.Discriminator):
-    """Which also sees the mean deviation of its features over the batch (Karras et al., 2018)."""
-
-    def __init__(self, conv_dim, image_size=32):
-        super().__init__(conv_dim, image_size)
-        self.logit = torch.nn.Linear(self.logit.in_features + 1, 1)
-
-    def forward(self, x):
-        features = self.features(x)
-        deviation = features.float().var(0, unbiased=False).add(1e-8).sqrt().mean()
-        return self.logit(torch.cat([features, deviation.to(features.dtype).expand(len(x), 1)], 1)).float()
 
 
 plain_loader, plain_conv = lesson.get_dataloader, lesson.conv
@@ -130,15 +116,17 @@ RECIPES = {
         "G from 48": {"g_conv_dim": 48},
         "G from 96": {"g_conv_dim": 96},
         "not smoothed": {"real_loss": not_smoothed},
-        "dropout 0.3": {"Discriminator": partial(lesson.Discriminator, dropout=0.3)},
+        "dropout 0.3": {"d_options": {"dropout": 0.3}},
         "no flips": {"get_dataloader": not_mirrored},
         "average over 1,000": {"moving_average": decay(0.999)},
         "average over 5,000": {"moving_average": decay(0.9998)},
-        "D without batch norm": {"conv": partial(lesson.conv, batch_norm=False)},
+        "D without batch norm": {"d_options": {"norm": None}},
         "D with spectral norm": {"conv": spectral},
-        "D that sees how varied a batch is": {"Discriminator": Varied},
+        "D that sees how varied a batch is": {"d_options": {"batch_deviation": True}},
     }.items()},
+    **lesson.CHANGES,
 }
+EXPERIMENT = "d_options", "g_options", "step", "schedule", "d_optimizer"  # and rates, which are settings here
 
 
 def machine():
@@ -153,26 +141,34 @@ def machine():
 
 def resolved(recipe):
     """The settings of a recipe, and the functions that it changes."""
-    settings = {name: RECIPES[recipe].get(name, getattr(lesson, name)) for name in SETTINGS}
-    return settings, {name: value for name, value in RECIPES[recipe].items() if name not in SETTINGS + ("beta2",)}
+    rates = dict(zip(("lr", "d_lr"), RECIPES[recipe].get("rates", ())))
+    settings = {name: (RECIPES[recipe] | rates).get(name, getattr(lesson, name)) for name in SETTINGS}
+    known = *SETTINGS, *EXPERIMENT, "beta2", "rates"
+    return settings, {name: value for name, value in RECIPES[recipe].items() if name not in known}
 
 
 def trained(recipe, seed, minutes, faces, folder):
     """The run of this recipe, continued until it has had so many minutes."""
-    settings, changes = resolved(recipe)
+    settings, functions = resolved(recipe)
+    d_options, g_options, step, schedule, d_optimizer = (RECIPES[recipe].get(name) for name in EXPERIMENT)
     usual, device = recipe == "usual", torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with patch.dict(vars(lesson), changes):
+    with patch.dict(vars(lesson), functions):
         torch.manual_seed(seed)
-        networks = lesson.build_network(settings["d_conv_dim"], settings["g_conv_dim"], settings["z_size"], settings["image_size"])
+        networks = lesson.build_network(settings["d_conv_dim"], settings["g_conv_dim"], settings["z_size"], settings["image_size"],
+                                        d_options, g_options)
         D, G = (net.to(device, memory_format=torch.contiguous_format if usual else torch.channels_last) for net in networks)
         betas = settings["beta1"], RECIPES[recipe].get("beta2", 0.999)
-        d_optimizer, g_optimizer = (torch.optim.Adam(net.parameters(), settings[rate], betas, fused=not usual)
-                                    for net, rate in ((D, "d_lr"), (G, "lr")))
+        optimizers = [lesson.optimizer(d_optimizer, net, settings[rate]) if d_optimizer and net is D
+                      else torch.optim.Adam(net.parameters(), settings[rate], betas, fused=not usual)
+                      for net, rate in ((D, "d_lr"), (G, "lr"))]
+        schedules = [lesson.evolving(schedule, one) for one in optimizers] if schedule else []
         loader = lesson.get_dataloader(settings["batch_size"], settings["image_size"], faces, flip=True)
         averaged = torch.optim.swa_utils.AveragedModel(G)
-        run = helpers.Run(folder, settings | {"seed": seed}, minutes, score=lesson.score, D=D, G=G, averaged=averaged,
-                          d_optimizer=d_optimizer, g_optimizer=g_optimizer)
-        lesson.train(D, G, loader, d_optimizer, g_optimizer, 10**6, 50, averaged, run)
+        run = helpers.Run(folder, settings | {"seed": seed}, minutes, score=lesson.score, won=None if step else 0.45, D=D, G=G,
+                          averaged=averaged, d_optimizer=optimizers[0], g_optimizer=optimizers[1],
+                          **{f"schedule_{i}": scheduler for i, scheduler in enumerate(schedules)})
+        step = lesson.step_with(run, **step) if step else None
+        lesson.train(D, G, loader, *optimizers, 10**6, 50, averaged, run, step, schedules)
     return run
 
 
@@ -188,6 +184,8 @@ def print_table(data):
             values = [float(row[name]) for row in group if row[name]]
             spread = f" ({min(values):.4g} to {max(values):.4g})" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4g}{spread}" if values else "")
+        if any(row["d_loss"] == "diverged" for row in group):
+            cells[2] += " diverged"
         print(f"| {recipe} | {minutes:g} | {len(group)} | {' | '.join(cells)} |")
 
 
@@ -213,7 +211,7 @@ def main():
 
     def add(recipe, seed, minutes, settings, *numbers):
         with open(TABLE, "a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([args.faces.name, recipe, seed, f"{minutes:g}", *(
+            csv.writer(file, lineterminator="\n").writerow([args.faces.name, recipe, seed, f"{minutes:g}", *(
                 f"{x:.4g}" if isinstance(x, float) else x for x in numbers), n, settings, machine()])
 
     if not TABLE.exists():
@@ -230,7 +228,15 @@ def main():
             for minutes in sorted(args.minutes):
                 if (args.faces.name, recipe, str(seed), f"{minutes:g}", settings) in done:
                     continue
-                run = trained(recipe, seed, minutes, args.faces, args.runs / args.faces.name / f"{recipe}, seed {seed}".replace(" ", "_"))
+                evolves = "schedule" in RECIPES[recipe] or "noise" in RECIPES[recipe].get("step", {})
+                name = f"{recipe}, seed {seed}" + f", {minutes:g} minutes" * evolves  # another run for another length
+                folder = args.runs / args.faces.name / re.sub(r"[ :;]+", "_", name)
+                try:
+                    run = trained(recipe, seed, minutes, args.faces, folder)
+                except FloatingPointError as error:
+                    print(error)
+                    add(recipe, seed, minutes, settings, "", "", "diverged", *[""] * 7)
+                    break
                 if run.seconds > 60 * (minutes + 1):
                     print(f"{run.folder} has had {run.seconds / 60:.0f} minutes already: no row for {minutes:g}.")
                     continue
