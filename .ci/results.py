@@ -4,8 +4,9 @@
 
 FACES: a folder of face photographs. A recipe is what differs from the notebook: settings, functions, or what its
 experiments change (CHANGES in its last table). "usual" is the loop as it is usually taught (benchmark.py), with four
-layers from 64 channels; it, too, gets its best epoch and batch norm statistics taken anew. A run that was stopped goes on where it was; one that is in the table is not made again. The
-minutes are those of one run per recipe and seed, with its sample sheets, scores and checkpoints.
+layers from 64 channels; it, too, gets its best epoch and batch norm statistics taken anew. A run that was stopped goes
+on where it was; one that is in the table is not made again. The minutes are those of one run per recipe and seed, with
+its sample sheets, scores and checkpoints.
 
 `ffd_validation` is the Fréchet face distance to the half of the held-out faces that chooses the best epoch and the recipe;
 the other scores are taken on the other half, with as many generated faces (`faces` of each, twice as many for the FFD).
