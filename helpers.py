@@ -1,7 +1,7 @@
 """What the lesson needs and does not teach: data, pictures, devices, runs.
 
 Sections, in the order in which `dlnd_face_generation.ipynb` first needs them:
-settings · progress · getting the data · drawn faces · decoding · pictures · networks · speed · scores · runs.
+settings · progress · getting the data · drawn faces · decoding · pictures and labels · networks · speed · scores · runs.
 """
 
 import base64
@@ -79,11 +79,12 @@ def check_choice(choices, **setting):
         raise ValueError(f"{name} = {value!r} does not work: it must be one of {', '.join(map(repr, order))}.")
 
 
-def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, section_minutes=1, row_minutes=1, **counts):
+def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, section_minutes=1, row_minutes=1, swap_lr=0.001,
+                   swap_loss="least squares", swap_dirs=None, cycle_weight=1, identity_weight=1, **counts):
     """Check the notebook's settings before anything is fetched or trained; raises ValueError."""
     check_image_size(image_size)
     check_counts(**counts, **{} if patience is None else {"patience": patience})
-    for name, rate in (("lr", lr), ("d_lr", d_lr)):
+    for name, rate in (("lr", lr), ("d_lr", d_lr), ("swap_lr", swap_lr)):
         if not 0 < rate < 1:
             raise ValueError(f"{name} = {rate!r} does not work: a learning rate lies between 0 and 1; try 0.0008.")
     if not 0 <= beta1 < 1:
@@ -95,6 +96,12 @@ def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, s
     for name, minutes in (("section_minutes", section_minutes), ("row_minutes", row_minutes)):
         if minutes is None or not minutes > 0:
             raise ValueError(f"{name} = {minutes!r} does not work: give minutes above 0.")
+    check_choice(("least squares", "cross-entropy"), swap_loss=swap_loss)
+    for name, weight in (("cycle_weight", cycle_weight), ("identity_weight", identity_weight)):
+        if not weight >= 0:
+            raise ValueError(f"{name} = {weight!r} does not work: a weight is at least 0.")
+    if swap_dirs is not None and (isinstance(swap_dirs, str) or len(swap_dirs) != 2):
+        raise ValueError(f"swap_dirs = {swap_dirs!r} does not work: give two folders, or None.")
 
 
 # ---------------------------------------------------------------- progress
@@ -183,15 +190,15 @@ class Unreachable(Exception):
     """The archive could not be fetched, through no fault of the data."""
 
 
-def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64):
+def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64, why='data_dir = "drawn"'):
     """Find the faces, say in one line where, and return their folder (a Path).
 
     In this order: images below `data_dir`; the archive at `url`, unpacked into `data_dir`;
-    `n_drawn` drawn faces. `data_dir="drawn"` chooses the drawn faces outright.
+    `n_drawn` drawn faces. `data_dir="drawn"` chooses the drawn faces outright, and says `why`.
     Raises DataError when data is there but wrong: no images in the folder, a damaged archive.
     """
     if str(data_dir) == "drawn":
-        return _drawn_folder(n_drawn, image_size, 'data_dir = "drawn"')
+        return _drawn_folder(n_drawn, image_size, why)
     folder = Path(data_dir)
     if folder.exists():
         print(f"Data: {len(find_images(folder)):,} images found in {folder}.")
@@ -230,6 +237,25 @@ def load_image(path):
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB")
+
+
+def load_face(path, image_size, box=None):
+    """A photograph, cut to its centre or to `box` (left, top, right, bottom, in pixels): (1, 3, S, S) in [-1, 1]."""
+    try:
+        with refusing_bombs():
+            image = load_image(path)
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}). Give a JPEG or PNG file.") from error
+    if box is not None:
+        left, top, right, bottom = box
+        if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+            raise ValueError(f"The box {box} does not lie in {path}, which is {image.width} x {image.height} pixels: give left, top, "
+                             "right and bottom, in pixels from the upper left corner.")
+        image = image.crop(box)
+    face = np.asarray(ImageOps.fit(image, (image_size, image_size), Image.BICUBIC), np.float32)
+    return torch.from_numpy(face / 127.5 - 1).permute(2, 0, 1)[None]
 
 
 @contextlib.contextmanager
@@ -467,7 +493,7 @@ def _drawn_folder(n, image_size, reason):
     size, held_out = max(64, image_size), most_held_out(n)
     folder = Path("drawn_faces", f"{n}_at_{size}_v{DRAWING}")
     if not folder.exists():
-        with filled(folder) as beside, open(beside / "list_attr_celeba.txt", "w", encoding="utf-8") as table, \
+        with filled(folder) as beside, open(beside / ATTRIBUTES_FILE, "w", encoding="utf-8") as table, \
                 ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=n + held_out, unit="img", desc="drawing") as bar:
             (beside / "faces").mkdir()
             print(n + held_out, " ".join(DRAWN_ATTRIBUTES), sep="\n", file=table)
@@ -971,6 +997,12 @@ class DecodedFaces(torch.utils.data.Dataset):
         """Another of PARTS, not mirrored. Where nothing is held out, it is the same images."""
         return DecodedFaces(self.images, self.labels, self.classes, names=self.all_names, part=name)
 
+    def only(self, chosen):
+        """Those of this part's faces for which `chosen`, bools (n,), says yes."""
+        faces = copy.copy(self)
+        faces.rows = self.rows[chosen]
+        return faces
+
     def __len__(self):
         return len(self.rows)
 
@@ -1085,7 +1117,14 @@ def _decode(dataset, folder):
             shutil.rmtree(source.parent, ignore_errors=True)  # of a folder that is gone
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- pictures and labels
+
+ATTRIBUTES_FILE = "list_attr_celeba.txt"
+UTKFACE = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+")  # age, gender, origin, date
+ORIGINS = "White", "Black", "Asian", "Indian", "Other"  # in UTKFace's words and order
+AGES = "Under_20", "From_20_to_39", "From_40_to_59", "From_60"
+FEWEST = 20  # faces with a label, and without it, to learn it from
+
 
 def to_pixels(images, value_range=(-1, 1)):
     """Images float (N, 3, H, W) in `value_range` -> uint8 array (N, H, W, 3); clipped, never rescaled."""
@@ -1126,7 +1165,7 @@ def show_images(images, title=None, labels=None, columns=8, value_range=(-1, 1),
 def captions(dataset, indices, most=2):
     """A caption for each of these images of an ImageFolder: its rarest attributes, else class or file name."""
     paths = [Path(dataset.samples[i][0]) for i in indices]
-    table = Path(dataset.root, "list_attr_celeba.txt")
+    table = Path(dataset.root, ATTRIBUTES_FILE)
     if table.exists():
         names, rows = read_attributes(table)
         rarest = np.argsort(np.mean(list(rows.values()), axis=0))
@@ -1158,21 +1197,72 @@ def read_attributes(path):
     return names, {file: np.array(values) == "1" for file, *values in rows}
 
 
-def labels_of(folder, files, names):
-    """These files' labels of these attributes, float (n, k), by the folder's list_attr_celeba.txt.
+def known_labels(folder, faces):
+    """What is known about DecodedFaces from `folder`: {label: bools (n,)}, for the images of every part.
 
-    None if it is not there, or, with a line that says so, does not know all of these files and attributes.
+    From CelebA's list of attributes, in the folder or beside it; else, from file names as UTKFace's, age, gender and origin
+    (Zhang et al., 2017); else the class that each sub-folder is. {} if there is none of these.
     """
-    table = Path(folder, "list_attr_celeba.txt")
-    if not table.exists():
-        return None
-    attributes, rows = read_attributes(table)
-    missing = [name for name in names if name not in attributes] + [printable(file) for file in files if file not in rows]
-    if missing:
-        print(f"{table.name} says nothing about {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}: its labels are not used.")
-        return None
-    columns = [attributes.index(name) for name in names]
-    return torch.from_numpy(np.array([rows[file][columns] for file in files])).float()
+    names = faces.all_names
+    for table in (Path(folder, ATTRIBUTES_FILE), Path(folder).resolve().parent / ATTRIBUTES_FILE):
+        if table.exists():
+            attributes, rows = read_attributes(table)
+            missing = [printable(name) for name in names if name not in rows]
+            if not missing:
+                return dict(zip(attributes, torch.from_numpy(np.array([rows[name] for name in names])).T))
+            print(f"{table} says nothing about {len(missing):,} of {len(names):,} images (the first: {missing[0]}): it is not used.")
+    told = [UTKFACE.match(name) for name in names]
+    if names and all(told):
+        age, gender, origin = torch.tensor([[int(number) for number in one.groups()] for one in told]).T.contiguous()
+        band = torch.bucketize(age, torch.tensor([20, 40, 60]), right=True)
+        return ({"Male": gender == 0} | {name: origin == k for k, name in enumerate(ORIGINS)}
+                | {name: band == k for k, name in enumerate(AGES)})
+    return {name: faces.labels == k for k, name in enumerate(faces.classes)} if len(faces.classes) > 1 else {}
+
+
+def labels_of(folder, faces, names):
+    """Those of the known labels, float (n, k), 0 or 1, for the images of every part; a ValueError for what cannot be learnt."""
+    known = known_labels(folder, faces)
+    if not known:
+        raise DataError(f"Nothing is known about the faces in {folder}: put CelebA's {ATTRIBUTES_FILE} into it, sort them into "
+                        "sub-folders, one for each label, or name the files as UTKFace does.")
+    for name in names:
+        check_choice(known, label=name)
+        counts = {"with": int(known[name].sum()), "without": int((~known[name]).sum())}
+        fewer = min(counts, key=counts.get)
+        if counts[fewer] < FEWEST:
+            raise ValueError(f"label = {name!r} does not work: of the {len(known[name]):,} faces in {folder} {counts[fewer]} are "
+                             f"{fewer} it, and fewer than {FEWEST} teach nothing. Choose another, or add such faces.")
+    return torch.stack([known[name] for name in names], 1).float()
+
+
+def two_kinds(folder, faces, label, alike=None):
+    """DecodedFaces without a label, and with it, all of them with the same value of the label `alike`: the more common one."""
+    labels = labels_of(folder, faces, [label, alike] if alike else [label])[faces.rows].bool()
+    has = labels[:, 0]
+    value = max((False, True), key=lambda v: min((has & (labels[:, -1] == v)).sum(), (~has & (labels[:, -1] == v)).sum()))
+    same = labels[:, 1] == value if alike else torch.ones_like(has)
+    kinds = [faces.only(same & ~has), faces.only(same & has)]
+    if min(map(len, kinds)) < 8:
+        raise ValueError(f"label = {label!r} does not work: among the faces in {folder} with the same {alike}, there are "
+                         f"{len(kinds[0]):,} without it and {len(kinds[1]):,} with it, and fewer than 8 teach nothing.")
+    return kinds
+
+
+def check_apart(a, b):
+    """A ValueError if two kinds of DecodedFaces have images in common."""
+    first, second = ({faces.images[row].numpy().tobytes(): row for row in faces.rows.tolist()} for faces in (a, b))
+    if both := first.keys() & second.keys():
+        raise ValueError(f"The two kinds of faces overlap: {len(both):,} images are in both, the first as "
+                         f"{printable(a.all_names[min(first[pixels] for pixels in both)])}. Take them out of one of the folders.")
+
+
+def groups_of(folder, faces, balanced):
+    """The number (n,) of the group that each of DecodedFaces is in, by a label, by several together, or by a function of them."""
+    if callable(balanced):
+        return balanced(faces)
+    labels = labels_of(folder, faces, [balanced] if isinstance(balanced, str) else balanced)
+    return labels[faces.rows].unique(dim=0, return_inverse=True)[1]
 
 
 # ---------------------------------------------------------------- networks
@@ -1353,28 +1443,35 @@ class Run:
     `patience` scores without a better one (None: goes on). `won`: the d_loss below which the discriminator is said to have
     all but won (None: not said). `shown`: whether progress, samples and troubles are seen, and `generator.pt2` and the film
     are made. `parts`: what a checkpoint holds, by name: networks, optimizers, schedules; the one called `averaged` (an
-    AveragedModel of the generator) makes the samples.
+    AveragedModel of the generator) makes the samples, unless `sheet` does: a function that gives images (N, 3, H, W) in
+    [-1, 1], in rows of eight.
     """
 
     PROGRESS = "step", "images", "epoch", "batch", "seconds", "progress", "rows", "sums", "scores", "told"
 
     def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, score=None, patience=None,
-                 won=0.45, shown=True, **parts):
+                 won=0.45, shown=True, sheet=None, **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
-        self.score, self.patience, self.won, self.shown = score, patience, won, shown
+        self.score, self.patience, self.won, self.shown, self.sheet = score, patience, won, shown, sheet
         self.step = self.images = self.epoch = self.batch = self.saved = 0
         self.rows, self.sums, self.scores, self.told = [], [], [], []
         self.seconds, self.progress, self.next_report, self.next_score = 0.0, 0.0, 0.0, 0.0
         self.next_grid, self.next_save = 10.0, 300.0
-        self.random_state, self.picture, self.stopped = None, None, False
+        self.random_state, self.picture, self.stopped, self.latents = None, None, False, None
         self.seed = self.settings.get("seed", 0)
         self.folder = self._choose_folder(Path(out_dir), resume) if out_dir is not None else None
         if self.folder:
-            source = torch.Generator().manual_seed(self.seed)  # its own, so that watching changes nothing
-            self.latents = torch.randn(n_faces, parts["averaged"].module.z_size, generator=source)
+            if not sheet:
+                source = torch.Generator().manual_seed(self.seed)  # its own, so that watching changes nothing
+                self.latents = torch.randn(n_faces, parts["averaged"].module.z_size, generator=source)
             self._claim_folder()
             with self._or_let_go():
                 self._begin()
+
+    @property
+    def device(self):
+        """Where the networks are."""
+        return next(weight for part in self.parts.values() if isinstance(part, nn.Module) for weight in part.parameters()).device
 
     @property
     def losses(self):
@@ -1410,7 +1507,6 @@ class Run:
 
     def __exit__(self, kind, error, trace):
         """What there is by the end of training is written; after an error in a step, the last checkpoint stands."""
-        self.bar.close()
         self.finishing = True
         if self.stopped and self.folder:
             print("Stopping: the last samples and their score ...")
@@ -1419,10 +1515,13 @@ class Run:
                 self._load(self._newest())
             if kind in (None, KeyboardInterrupt):
                 self._finish()
+                if not self.bar.disable and self.step > self.before[0]:
+                    self._report()  # with the last score
         except RuntimeError as caught:
             error = caught
             raise
         finally:
+            self.bar.close()
             if self.signal_handler is not None:
                 signal.signal(signal.SIGINT, self.signal_handler)
             if self.folder:
@@ -1454,8 +1553,9 @@ class Run:
             self.keep_grid(f"step_{self.step:07d}")
         generator, film = self.folder / "generator.pt2", self.folder / "training.gif"
         newest = (self.folder / "last.pt").stat().st_mtime
-        if self.shown and not (generator.exists() and film.exists() and film.stat().st_mtime >= newest):
-            export_generator(self.best_generator(), generator)
+        if self.shown and not ((generator.exists() or self.sheet) and film.exists() and film.stat().st_mtime >= newest):
+            if not self.sheet:
+                export_generator(self.best_generator(), generator)
             self.animate()
 
     def best_generator(self):
@@ -1566,11 +1666,11 @@ class Run:
     def keep_grid(self, name):
         """Write the faces of the fixed latents to samples/`name`.png, show them in place of the last ones, score and save."""
         self._check_finite()
-        began, averaged = time.perf_counter(), settle(self.parts["averaged"], self.latents.shape[1])
-        device = next(averaged.parameters()).device
-        with torch.no_grad(), autocast(device):
-            faces = averaged(self.latents.to(device))
-        if self.step >= 500 and faces.float().std(0).mean() < 0.1:
+        began = time.perf_counter()
+        averaged = None if self.sheet else settle(self.parts["averaged"], self.latents.shape[1])
+        with torch.no_grad(), autocast(self.device):
+            faces = self.sheet() if self.sheet else averaged(self.latents.to(self.device))
+        if averaged and self.step >= 500 and faces.float().std(0).mean() < 0.1:
             self._tell("the samples have become all alike: the generator has collapsed. Start anew with a lower lr, or go back "
                        "to best.pt.")
         sheet = Image.fromarray(tile(faces))
@@ -1688,8 +1788,7 @@ class Run:
                              "set resume = False.") from error
         for name in {*self.PROGRESS, "random_state"} & state.keys():  # an older notebook's may lack some
             setattr(self, name, state[name])
-        device = next(self.parts["averaged"].parameters()).device
-        self.sums = [losses.to(device) for losses in self.sums]
+        self.sums = [losses.to(self.device) for losses in self.sums]
         self.saved, self.next_save, self.next_grid = self.step, self.seconds + 300, self.seconds + 10
         if self.scores and self.best[0] == self.step:  # the process may have been killed before best.pt was written
             self.save("best.pt")
@@ -1767,7 +1866,7 @@ def load_checkpoint(path):
     """The contents of a checkpoint, on the CPU; nothing in it is executed. ValueError if it is none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state["settings"], state["averaged"], state["step"]
+        state["settings"], state["latents"], state["step"]
         return state
     except (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, "
