@@ -80,7 +80,8 @@ def check_choice(choices, **setting):
 
 
 def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, section_minutes=1, row_minutes=1, swap_lr=0.001,
-                   swap_loss="least squares", swap_dirs=None, cycle_weight=1, identity_weight=1, **counts):
+                   swap_loss="least squares", swap_dirs=None, cycle_weight=1, identity_weight=1, label_names=None, photograph=None,
+                   photograph_box=None, **counts):
     """Check the notebook's settings before anything is fetched or trained; raises ValueError."""
     check_image_size(image_size)
     check_counts(**counts, **{} if patience is None else {"patience": patience})
@@ -100,8 +101,12 @@ def check_settings(image_size, lr, d_lr, beta1, max_minutes, patience, seed=0, s
     for name, weight in (("cycle_weight", cycle_weight), ("identity_weight", identity_weight)):
         if not weight >= 0:
             raise ValueError(f"{name} = {weight!r} does not work: a weight is at least 0.")
-    if swap_dirs is not None and (isinstance(swap_dirs, str) or len(swap_dirs) != 2):
-        raise ValueError(f"swap_dirs = {swap_dirs!r} does not work: give two folders, or None.")
+    if swap_dirs is not None and (isinstance(swap_dirs, str) or len(swap_dirs) != 2 or not all(map(os.path.isdir, swap_dirs))):
+        raise ValueError(f"swap_dirs = {swap_dirs!r} does not work: give two folders that are there, or None.")
+    if isinstance(label_names, str):
+        raise ValueError(f"label_names = {label_names!r} does not work: give a list of names, [{label_names!r}], or None.")
+    if photograph is not None:
+        load_face(photograph, image_size, photograph_box)
 
 
 # ---------------------------------------------------------------- progress
@@ -998,9 +1003,9 @@ class DecodedFaces(torch.utils.data.Dataset):
         return DecodedFaces(self.images, self.labels, self.classes, names=self.all_names, part=name)
 
     def only(self, chosen):
-        """Those of this part's faces for which `chosen`, bools (n,), says yes."""
+        """Those of this part's faces for which `chosen`, bools for the images of every part, says yes."""
         faces = copy.copy(self)
-        faces.rows = self.rows[chosen]
+        faces.rows = self.rows[chosen[self.rows]]
         return faces
 
     def __len__(self):
@@ -1212,9 +1217,9 @@ def known_labels(folder, faces):
                 return dict(zip(attributes, torch.from_numpy(np.array([rows[name] for name in names])).T))
             print(f"{table} says nothing about {len(missing):,} of {len(names):,} images (the first: {missing[0]}): it is not used.")
     told = [UTKFACE.match(name) for name in names]
-    if names and all(told):
-        age, gender, origin = torch.tensor([[int(number) for number in one.groups()] for one in told]).T.contiguous()
-        band = torch.bucketize(age, torch.tensor([20, 40, 60]), right=True)
+    if names and sum(map(bool, told)) >= 0.99 * len(names):  # a few of UTKFace's names lack a number: of these nothing is known
+        age, gender, origin = torch.tensor([list(map(int, one.groups())) if one else [-1] * 3 for one in told]).T.contiguous()
+        band = torch.bucketize(age, torch.tensor([0, 20, 40, 60]), right=True) - 1
         return ({"Male": gender == 0} | {name: origin == k for k, name in enumerate(ORIGINS)}
                 | {name: band == k for k, name in enumerate(AGES)})
     return {name: faces.labels == k for k, name in enumerate(faces.classes)} if len(faces.classes) > 1 else {}
@@ -1237,32 +1242,57 @@ def labels_of(folder, faces, names):
 
 
 def two_kinds(folder, faces, label, alike=None):
-    """DecodedFaces without a label, and with it, all of them with the same value of the label `alike`: the more common one."""
-    labels = labels_of(folder, faces, [label, alike] if alike else [label])[faces.rows].bool()
-    has = labels[:, 0]
-    value = max((False, True), key=lambda v: min((has & (labels[:, -1] == v)).sum(), (~has & (labels[:, -1] == v)).sum()))
-    same = labels[:, 1] == value if alike else torch.ones_like(has)
-    kinds = [faces.only(same & ~has), faces.only(same & has)]
-    if min(map(len, kinds)) < 8:
-        raise ValueError(f"label = {label!r} does not work: among the faces in {folder} with the same {alike}, there are "
-                         f"{len(kinds[0]):,} without it and {len(kinds[1]):,} with it, and fewer than 8 teach nothing.")
-    return kinds
+    """Faces without a label and with it: {part: [without, with]} for each of PARTS, and what all have in common, a dict.
+
+    `faces`: the DecodedFaces of `folder` to train on; `alike`: a label whose value is the same for all of them, the value which
+    leaves the larger of the two smaller piles.
+    """
+    labels = labels_of(folder, faces, [label, alike] if alike else [label]).bool()
+    has, chosen, common = labels[:, 0], torch.ones(len(labels), dtype=torch.bool), {}
+    if alike:
+        counts = {value: min(int((has & (labels[:, 1] == value)).sum()), int((~has & (labels[:, 1] == value)).sum()))
+                  for value in (False, True)}
+        common = {alike: max(counts, key=counts.get)}
+        chosen = labels[:, 1] == common[alike]
+    kinds = {part: [one.only(chosen & ~has), one.only(chosen & has)]
+             for part, one in zip(PARTS, (faces, faces.part("validation"), faces.part("test")))}
+    for part, two in kinds.items():
+        if min(map(len, two)) < 8:
+            if part == "train":
+                among = "".join(f" with {name} = {value}" for name, value in common.items())
+                raise ValueError(f"label = {label!r} does not work: among the faces in {folder}{among}, there are {len(two[0]):,} to "
+                                 f"train on without it and {len(two[1]):,} with it, and fewer than 8 teach nothing.")
+            print(f"Of the faces held out for {part} fewer than 8 are of one kind: those of the training take their place.")
+            kinds[part] = [copy.copy(kind) for kind in kinds["train"]]
+    return kinds, common
 
 
 def check_apart(a, b):
-    """A ValueError if two kinds of DecodedFaces have images in common."""
-    first, second = ({faces.images[row].numpy().tobytes(): row for row in faces.rows.tolist()} for faces in (a, b))
+    """A ValueError if two sets of DecodedFaces have images in common, in whatever part."""
+    first, second = ({hashlib.sha256(image.numpy().tobytes()).digest(): row for row, image in enumerate(faces.images)}
+                     for faces in (a, b))
     if both := first.keys() & second.keys():
         raise ValueError(f"The two kinds of faces overlap: {len(both):,} images are in both, the first as "
                          f"{printable(a.all_names[min(first[pixels] for pixels in both)])}. Take them out of one of the folders.")
 
 
-def groups_of(folder, faces, balanced):
-    """The number (n,) of the group that each of DecodedFaces is in, by a label, by several together, or by a function of them."""
+def equal_shares(folder, faces, balanced, fewest=FEWEST):
+    """Weights (n,) by which to draw DecodedFaces, so that all their groups come equally often: float32.
+
+    `balanced`: a label, whose two values are the groups; several of them, whose combinations are; or a function that gives each
+    face's group number. A ValueError if a group has fewer than `fewest` faces, which would come again and again.
+    """
     if callable(balanced):
-        return balanced(faces)
-    labels = labels_of(folder, faces, [balanced] if isinstance(balanced, str) else balanced)
-    return labels[faces.rows].unique(dim=0, return_inverse=True)[1]
+        groups = balanced(faces)
+    else:
+        names = [balanced] if isinstance(balanced, str) else balanced
+        groups = labels_of(folder, faces, names)[faces.rows].unique(dim=0, return_inverse=True)[1]
+    counts = groups.bincount()
+    if counts[counts > 0].min() < fewest:
+        what = getattr(balanced, "__name__", balanced)
+        raise ValueError(f"balanced = {what!r} does not work: its smallest group has {counts[counts > 0].min()} of the {len(faces):,} "
+                         f"faces in {folder}, and fewer than {fewest} would be learnt by heart. Take fewer labels, or add such faces.")
+    return (1 / counts)[groups]
 
 
 # ---------------------------------------------------------------- networks
