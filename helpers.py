@@ -982,13 +982,15 @@ class DecodedFaces(torch.utils.data.Dataset):
     """One part of an image folder whose pictures have been decoded and transformed once.
 
     `images`: uint8 (n, 3, S, S), memory-mapped, so that it need not fit into memory, or on a GPU;
-    `labels`: int64 (n,); `flip`: mirror each image with a chance of one half, as it is served; `names`: of
-    the files, by which they belong to one of PARTS; without them all images are in every part.
+    `labels`: int64 (n,), the numbers of their classes, or float32 (n, k), other labels; `flip`: mirror each image with
+    a chance of one half, as it is served; `names`: of the files, by which they belong to one of PARTS; without them all
+    images are in every part.
     A list of indices gives a whole batch: images float32 (B, 3, S, S) in [0, 1], labels (B,).
     """
 
     def __init__(self, images, labels, classes, flip=False, names=(), part="train"):
         self.images, self.labels, self.classes, self.flip, self.all_names = images, labels, classes, flip, names
+        self.class_numbers = labels  # they stay when other labels take their place
         parts = parts_of(names)
         self.held_out = int((parts > 0).sum())
         self.rows = torch.from_numpy(np.flatnonzero(parts == PARTS.index(part))) if self.held_out else torch.arange(len(images))
@@ -1000,7 +1002,9 @@ class DecodedFaces(torch.utils.data.Dataset):
 
     def part(self, name):
         """Another of PARTS, not mirrored. Where nothing is held out, it is the same images."""
-        return DecodedFaces(self.images, self.labels, self.classes, names=self.all_names, part=name)
+        faces = DecodedFaces(self.images, self.class_numbers, self.classes, names=self.all_names, part=name)
+        faces.labels = self.labels
+        return faces
 
     def only(self, chosen):
         """Those of this part's faces for which `chosen`, bools for the images of every part, says yes."""
@@ -1222,7 +1226,7 @@ def known_labels(folder, faces):
         band = torch.bucketize(age, torch.tensor([0, 20, 40, 60]), right=True) - 1
         return ({"Male": gender == 0} | {name: origin == k for k, name in enumerate(ORIGINS)}
                 | {name: band == k for k, name in enumerate(AGES)})
-    return {name: faces.labels == k for k, name in enumerate(faces.classes)} if len(faces.classes) > 1 else {}
+    return {name: faces.class_numbers == k for k, name in enumerate(faces.classes)} if len(faces.classes) > 1 else {}
 
 
 def labels_of(folder, faces, names):

@@ -2224,8 +2224,8 @@ def test_faces_with_any_labels_can_be_ordered_and_swapped(notebook, empty_place,
     chosen = notebook.usable(known)
     assert (known_folder == folder) == (names is not None), f"expected {'drawn' if names is None else 'these'} faces, came {known_folder}"
     assert chosen == names if names else len(chosen) > 2, f"expected {names}, came {chosen}"
-    run = notebook.experiment("order", 0.01, 16, (4, 4), folder=known_folder, label_names=chosen, shown=False)
-    read = notebook.reader(*notebook.some_of(notebook.faces_at(16, known_folder, chosen)[1].dataset), epochs=1)
+    run = notebook.experiment("order", 0.01, 16, (4, 4), folder=known_folder, label_names=chosen, balanced=chosen[0], shown=False)
+    read = notebook.reader(*notebook.some_of(notebook.faces_at(16, known_folder, chosen, chosen[0])[1].dataset), epochs=1)
     shares = notebook.obeyed(run.best_generator(), read, 20)
     assert shares.shape == (len(chosen),) and shares.isfinite().all(), f"expected a share for each label, came {shares}"
     piles, common = notebook.two_piles(16)
