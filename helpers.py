@@ -249,13 +249,10 @@ def load_face(path, image_size, box=None):
     try:
         with refusing_bombs():
             image = load_image(path)
-    except FileNotFoundError:
-        raise
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}). Give a JPEG or PNG file.") from error
+    except UNREADABLE as error:  # or not there
+        raise ValueError(f"{path} cannot be read as a picture ({error}). Give the path of a JPEG or PNG file.") from error
     if box is not None:
-        left, top, right, bottom = box
-        if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height):
             raise ValueError(f"The box {box} does not lie in {path}, which is {image.width} x {image.height} pixels: give left, top, "
                              "right and bottom, in pixels from the upper left corner.")
         image = image.crop(box)

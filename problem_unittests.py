@@ -2263,13 +2263,13 @@ def test_a_face_of_ones_own(tmp_path):
     assert face.shape == (1, 3, 32, 32) and face[0, :, 16, 16].tolist() == [1, -1, -1], f"expected the red centre, came {face[0, :, 16, 16]}"
     face = helpers.load_face(tmp_path / "me.png", 16, (150, 0, 200, 50))
     assert torch.allclose(face[0, :, 8, 8], torch.tensor([-1.0, -1, 1])), f"expected the blue box, came {face[0, :, 8, 8]}"
-    for box in ((150, 0, 250, 50), (50, 0, 20, 50)):
+    for box in ((150, 0, 250, 50), (50, 0, 20, 50), (0, 50)):
         with pytest.raises(ValueError, match="does not lie in .*200 x 100 pixels"):
             helpers.load_face(tmp_path / "me.png", 16, box)
     (tmp_path / "me.txt").write_text("no picture", encoding="utf-8")
     with pytest.raises(ValueError, match="me.txt cannot be read as a picture"):
         helpers.load_face(tmp_path / "me.txt", 16)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="nobody.png cannot be read as a picture .*No such file"):
         helpers.load_face(tmp_path / "nobody.png", 16)
 
 
