@@ -121,17 +121,17 @@ def main():
             else f"labels {' '.join(chosen.labels)}")
     prepare(chosen.faces, chosen.size, chosen.seed, chosen.runs)
     common = what, Path(lesson.faces_dir).name, chosen.size, chosen.minutes, chosen.seed
-    rows = list(csv.reader(TABLE.open(encoding="utf-8"))) if TABLE.exists() else [COLUMNS]
-    if list(map(str, common)) in [row[:len(common)] for row in rows]:
+    if not TABLE.exists():
+        TABLE.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    if list(map(str, common)) in [row[:len(common)] for row in csv.reader(TABLE.open(encoding="utf-8"))]:
         raise SystemExit("This is in the table already.")
     run, found = (swapped(chosen.swap, chosen.same or None, chosen.minutes) if chosen.swap
                   else in_equal_shares(chosen.balanced, chosen.minutes) if chosen.balanced
                   else to_order(chosen.labels, chosen.minutes))
-    for of, figure, value, faces in found:
-        rows.append([*common, run.images, of, figure, f"{value:.4g}", faces, machine()])
-        print(f"{of:32} {figure:28} {value:.4g}")
-    with open(TABLE, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    with open(TABLE, "a", newline="", encoding="utf-8") as file:
+        for of, figure, value, faces in found:
+            csv.writer(file, lineterminator="\n").writerow([*common, run.images, of, figure, f"{value:.4g}", faces, machine()])
+            print(f"{of:32} {figure:28} {value:.4g}")
 
 
 if __name__ == "__main__":
