@@ -1,9 +1,11 @@
 """What the lesson needs and does not teach: data, pictures, devices, runs.
 
 Sections, in the order in which `dlnd_face_generation.ipynb` first needs them:
-settings · progress · getting the data · drawn faces · decoding · pictures and labels · networks · speed · scores · runs.
+settings · progress · ranks · getting the data · drawn faces · decoding · pictures and labels · networks · speed · scores ·
+runs · a generator to take home.
 """
 
+import atexit
 import base64
 import contextlib
 import copy
@@ -13,6 +15,7 @@ import hashlib
 import http.client
 import inspect
 import io
+import itertools
 import lzma
 import math
 import os
@@ -39,13 +42,16 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from matplotlib.animation import ArtistAnimation
 from PIL import Image, ImageOps
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from torchvision.models.resnet import BasicBlock
 from tqdm import tqdm
 
@@ -170,6 +176,151 @@ def progress(*args, **settings):
     return tqdm(*args, file=InPlace() if in_notebook() else sys.stdout, mininterval=0.5, **settings)
 
 
+# ---------------------------------------------------------------- ranks
+
+on_its_own = False
+
+
+def world():
+    """This process's rank and the number of ranks, as torchrun says; (0, 1) without it. The first call joins the group."""
+    return (0, 1) if on_its_own else _join()
+
+
+@contextlib.contextmanager
+def alone():
+    """Within it, each rank works by itself: for checks."""
+    global on_its_own
+    before, on_its_own = on_its_own, True
+    try:
+        yield
+    finally:
+        on_its_own = before
+
+
+@lru_cache(1)
+def _join():
+    """Join the group named by RANK, LOCAL_RANK, WORLD_SIZE and MASTER_ADDR: by NCCL between GPUs, by gloo between processors.
+
+    Only rank 0 is heard to print from then on.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return 0, 1
+    rank, local_rank, has_gpu = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), torch.cuda.is_available()
+    if has_gpu and local_rank >= torch.cuda.device_count():
+        raise ValueError(f"--nproc-per-node does not work: each process needs a GPU of its own, and this machine has "
+                         f"{torch.cuda.device_count()}.")
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    with all_present():
+        store, _, _ = next(dist.rendezvous("env://"))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's store still holds the addresses of ranks that it has restarted
+            store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=size)
+    atexit.register(dist.destroy_process_group)
+    if rank:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    return rank, size
+
+
+@contextlib.contextmanager
+def all_present():
+    """Within it, a connection that breaks off is told as what it is: another rank has ended."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, NCCL or the store where they meet
+        if not re.search("connection|peer|socket|timed? ?out|gloo|nccl|store", str(error), re.IGNORECASE):
+            raise
+        raise ConnectionError("Another rank has ended, and this one ends with it. With --max-restarts torchrun starts all of them "
+                              "again, and the run goes on from its checkpoint.") from error
+
+
+def from_rank_0(value=None):
+    """Rank 0's value, on every rank; the others wait for it."""
+    if world()[1] == 1:
+        return value
+    values = [value]
+    with all_present():
+        dist.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
+
+
+@contextlib.contextmanager
+def rank_0_first():
+    """Within it, the other ranks begin when rank 0 is through, and find what it left."""
+    rank, _ = world()
+    if rank:
+        from_rank_0()
+    yield
+    if not rank:
+        from_rank_0()
+
+
+def mean_of_ranks(tensor):
+    """The mean of a tensor of floats over all ranks; they wait for each other."""
+    if world()[1] > 1:
+        with all_present():
+            dist.all_reduce(tensor)
+        tensor /= world()[1]
+    return tensor
+
+
+def share_of(loader):
+    """This rank's share of a DataLoader: its batches are those of all ranks together, in the order that its sampler gives.
+
+    A loader of an IterableDataset, which has no order, is taken as the rank's own.
+    """
+    _, size = world()
+    if size == 1 or isinstance(loader.dataset, IterableDataset):
+        return loader
+    if loader.batch_size % size:
+        raise ValueError(f"batch_size = {loader.batch_size} does not work with {size} ranks, who share each batch: it must be a "
+                         f"multiple of {size}.")
+    order = list(loader.sampler)  # dealt out in turn, so that the next batch holds the same faces for any number of ranks
+    mine = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
+    return DataLoader(loader.dataset, loader.batch_size // size, sampler=mine, drop_last=True, collate_fn=loader.collate_fn)
+
+
+@contextlib.contextmanager
+def trained_together(*networks):
+    """Within it, the gradients of these networks are the means over all ranks, by DistributedDataParallel.
+
+    On GPUs batch normalisation takes its statistics over all ranks (SyncBatchNorm), on processors over each rank's own images.
+    """
+    networks = networks if world()[1] > 1 else ()
+    for network in networks:
+        if next(network.parameters()).is_cuda:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place; its weights stay the same tensors
+        with all_present():
+            _reduce_gradients(network)
+    try:
+        yield
+    finally:
+        for network in networks:
+            del network.forward
+
+
+def _reduce_gradients(network):
+    """Have a network's own forward prepare the mean of its gradients over all ranks."""
+    together, plain, inside = DistributedDataParallel(network), network.forward, False
+    # Running statistics stay each rank's: training does not use them, and to set them between D's two looks would spoil its
+    # backward pass. (By its argument this would warn, or fail, depending on the version of PyTorch.)
+    together.broadcast_buffers = False
+
+    def forward(*inputs):
+        nonlocal inside
+        # D, as the judge of the generator's loss, gets no gradients; a penalty's slopes end in a backward pass of D's own loss
+        if inside or any(torch.is_tensor(x) and x.requires_grad for x in inputs):
+            return plain(*inputs)
+        inside = True
+        try:
+            return together(*inputs)
+        finally:
+            inside = False
+
+    network.forward = forward
+
+
 # ---------------------------------------------------------------- getting the data
 
 # The published archive, whose size is known before the download starts
@@ -202,6 +353,11 @@ def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64, wh
     `n_drawn` drawn faces. `data_dir="drawn"` chooses the drawn faces outright, and says `why`.
     Raises DataError when data is there but wrong: no images in the folder, a damaged archive.
     """
+    with rank_0_first():
+        return _find_data(data_dir, url, sha256, n_drawn, image_size, why)
+
+
+def _find_data(data_dir, url, sha256, n_drawn, image_size, why):
     if str(data_dir) == "drawn":
         return _drawn_folder(n_drawn, image_size, why)
     folder = Path(data_dir)
@@ -1059,12 +1215,13 @@ def decode_once(dataset, flip=False):
             file = os.stat(path)
             key.update(f"{file.st_size} {file.st_mtime_ns}".encode())
     folder = CACHE / f"decoded_{key.hexdigest()[:16]}"
-    if not folder.exists():
+    if not from_rank_0(folder.exists()):
         _decode(dataset, folder)
-    kept = np.load(folder / "kept.npy")
+    shards = [(path.with_name(path.name.replace("kept", "images")), np.load(path)) for path in sorted(folder.glob("kept*.npy"))]
+    kept = np.concatenate([readable for _, readable in shards])
     unreadable = [printable(dataset.samples[i][0]) for i in np.flatnonzero(~kept)]
     if len(unreadable) > MOST_UNREADABLE * len(kept):
-        shutil.rmtree(folder)  # whatever is changed, they will be tried again
+        shutil.rmtree(folder, ignore_errors=True)  # whatever is changed, they will be tried again
         try:
             dataset[np.argmin(kept)]
             reason = "though now the first one can"
@@ -1075,7 +1232,8 @@ def decode_once(dataset, flip=False):
                         "them out.")
     if unreadable:
         print(f"Left out {len(unreadable)} unreadable files, the first: {', '.join(unreadable[:3])}.")
-    images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))[:kept.sum()]
+    images = [torch.from_numpy(np.load(path, mmap_mode="c"))[:readable.sum()] for path, readable in shards if readable.any()]
+    images = Shards(images) if len(images) > 1 else images[0]
     names = [os.path.basename(path) for (path, _), is_kept in zip(dataset.samples, kept) if is_kept]
     return DecodedFaces(images, torch.tensor(dataset.targets)[torch.from_numpy(kept)], dataset.classes, flip, names)
 
@@ -1092,35 +1250,74 @@ def as_batch(batch):
     return batch
 
 
+class Shards:
+    """Images that lie in several files, of which any rows can be had as if from one: uint8 (n, 3, S, S)."""
+
+    def __init__(self, parts):
+        self.parts, self.ends = parts, torch.tensor([len(part) for part in parts]).cumsum(0)
+        self.shape, self.device = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].device
+        self.nbytes = sum(part.nbytes for part in parts)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        if rows.dtype == torch.bool:
+            rows = rows.nonzero().flatten()
+        images = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
+        home = torch.bucketize(rows, self.ends, right=True)
+        for k in home.unique().tolist():
+            images[home == k] = self.parts[k][rows[home == k] - self.ends[k] + len(self.parts[k])]
+        return images
+
+    def __iter__(self):
+        return itertools.chain(*self.parts)
+
+    def to(self, device):
+        return torch.cat([part.to(device) for part in self.parts])
+
+
 def _decode(dataset, folder):
-    """Write the pixels of the readable images, and which these are, into `folder`."""
+    """Write the pixels of the readable images, and which these are, into `folder`: each rank a shard of its own."""
+    rank, size = world()
+    share = np.array_split(np.arange(len(dataset)), size)[rank]
+    with filled(folder) if not rank else contextlib.nullcontext(Path(f"{folder}.unfinished")) as beside:
+        from_rank_0()  # the folder is there
+        _decode_share(dataset, share, beside, f"_{rank:04d}" * (size > 1))
+        if not rank:
+            (beside / "source.txt").write_text(str(Path(dataset.root).resolve()), encoding="utf-8")
+        mean_of_ranks(torch.zeros(()))  # all shards are there
+    from_rank_0()  # ... and have their name
+    for source in CACHE.glob("decoded_*/source.txt"):
+        if not rank and not Path(source.read_text(encoding="utf-8")).exists():
+            shutil.rmtree(source.parent, ignore_errors=True)  # of a folder that is gone
+
+
+def _decode_share(dataset, share, folder, number):
+    """Write images`number`.npy, the pixels of those images with indices in `share` that are readable, and kept`number`.npy."""
     def load(index):
         try:
             return (dataset[index][0] * 255).round().byte().numpy()
         except UNREADABLE:
             return None
 
-    kept, images, n_kept = np.zeros(len(dataset), bool), None, 0
-    with filled(folder) as beside, ThreadPoolExecutor(os.cpu_count()) as pool:
-        indices = range(len(dataset))  # in portions: a pool takes notes on all that it is given at once
-        decoded = (image for start in indices[::1024] for image in pool.map(load, indices[start:start + 1024]))
-        bar = progress(decoded, "decode", len(dataset), unit="img", disable=len(dataset) < 1000)
-        for index, image in enumerate(bar):
+    kept, images, n_kept = np.zeros(len(share), bool), None, 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        portions = (share[start:start + 1024] for start in range(0, len(share), 1024))  # a pool takes notes on all that it is given
+        decoded = (image for portion in portions for image in pool.map(load, portion))
+        for place, image in enumerate(progress(decoded, "decode", len(share), unit="img", disable=len(share) < 1000)):
             if image is None:
                 continue
             if images is None:
-                images = np.lib.format.open_memmap(beside / "images.npy", "w+", np.uint8, (len(dataset), *image.shape))
+                path = folder / f"images{number}.npy"
+                images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(share), *image.shape))
                 if hasattr(os, "posix_fallocate"):  # a disk without room is told now, not by a crash in the middle
-                    with open(beside / "images.npy", "r+b") as file, told_plainly(folder):
-                        os.posix_fallocate(file.fileno(), 0, os.path.getsize(beside / "images.npy"))
+                    with open(path, "r+b") as file, told_plainly(folder):
+                        os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
             images[n_kept] = image
-            kept[index], n_kept = True, n_kept + 1
-        np.save(beside / "kept.npy", kept)
-        (beside / "source.txt").write_text(str(Path(dataset.root).resolve()), encoding="utf-8")
-        del images  # Windows renames only closed files
-    for source in CACHE.glob("decoded_*/source.txt"):
-        if not Path(source.read_text(encoding="utf-8")).exists():
-            shutil.rmtree(source.parent, ignore_errors=True)  # of a folder that is gone
+            kept[place], n_kept = True, n_kept + 1
+    np.save(folder / f"kept{number}.npy", kept)
+    del images  # Windows renames only closed files
 
 
 # ---------------------------------------------------------------- pictures and labels
@@ -1475,7 +1672,7 @@ class Run:
     all but won (None: not said). `shown`: whether progress, samples and troubles are seen, and `generator.pt2` and the film
     are made. `parts`: what a checkpoint holds, by name: networks, optimizers, schedules; the one called `averaged` (an
     AveragedModel of the generator) makes the samples, unless `sheet` does: a function that gives images (N, 3, H, W) in
-    [-1, 1], in rows of eight.
+    [-1, 1], in rows of eight. Under torchrun every rank has its Run; rank 0's alone shows, scores and keeps, by its clock.
     """
 
     PROGRESS = "step", "images", "epoch", "batch", "seconds", "progress", "rows", "sums", "scores", "told"
@@ -1483,26 +1680,33 @@ class Run:
     def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, score=None, patience=None,
                  won=0.45, shown=True, sheet=None, **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
-        self.score, self.patience, self.won, self.shown, self.sheet = score, patience, won, shown, sheet
+        (self.rank, self.ranks), self.share, self.said = world(), 1, None
+        self.score, self.patience, self.won, self.shown, self.sheet = score, patience, won, shown and not self.rank, sheet
         self.step = self.images = self.epoch = self.batch = self.saved = 0
         self.rows, self.sums, self.scores, self.told = [], [], [], []
         self.seconds, self.progress, self.next_report, self.next_score = 0.0, 0.0, 0.0, 0.0
         self.next_grid, self.next_save = 10.0, 300.0
         self.random_state, self.picture, self.stopped, self.latents = None, None, False, None
         self.seed = self.settings.get("seed", 0)
-        self.folder = self._choose_folder(Path(out_dir), resume) if out_dir is not None else None
+        self.folder = from_rank_0(None if out_dir is None or self.rank else self._choose_folder(Path(out_dir), resume))
+        self.keeps = self.folder is not None and not self.rank
         if self.folder:
             if not sheet:
                 source = torch.Generator().manual_seed(self.seed)  # its own, so that watching changes nothing
                 self.latents = torch.randn(n_faces, parts["averaged"].module.z_size, generator=source)
-            self._claim_folder()
-            with self._or_let_go():
+            with rank_0_first(), self._claimed():
                 self._begin()
 
     @property
     def device(self):
         """Where the networks are."""
         return next(weight for part in self.parts.values() if isinstance(part, nn.Module) for weight in part.parameters()).device
+
+    def _trained(self):
+        """The networks among the parts that have gradients."""
+        for name, part in self.parts.items():
+            if isinstance(part, nn.Module) and name != "averaged" and any(True for _ in part.parameters()):
+                yield from part if isinstance(part, nn.ModuleList) else [part]
 
     @property
     def losses(self):
@@ -1516,21 +1720,25 @@ class Run:
 
     @property
     def finished(self):
-        """Whether time is up, or `patience`, or someone has pressed the stop button."""
+        """Whether time is up, or `patience`, or someone has pressed the stop button; among ranks, what rank 0 said."""
+        if self.said is not None:
+            return bool(self.said)
         out_of_time = self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
         stale = self.patience and self.scores and self.best in self.scores[:-self.patience]
         return out_of_time or bool(stale) or self.stopped and self.step > 0
 
     def __enter__(self):
-        if self.folder:
-            self._claim_folder()
-            with self._or_let_go():
-                if not has_checkpoint(self.folder):
-                    self.save()  # from its first moment on, the folder says whose it is
+        with self._leading():
+            if self.keeps:
+                with self._claimed():
+                    if not has_checkpoint(self.folder):
+                        self.save()  # from its first moment on, the folder says whose it is
         self.before = self.step, self.images, self.seconds
         self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
         self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=not (self.folder and self.shown))
         self.stopped, self.finishing, self.signal_handler = False, False, None
+        self.together = trained_together(*self._trained())
+        self.together.__enter__()
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
             self.signal_handler = signal.signal(signal.SIGINT, self._stop)
@@ -1541,26 +1749,34 @@ class Run:
         self.finishing = True
         if self.stopped and self.folder:
             print("Stopping: the last samples and their score ...")
+        interrupted = kind is KeyboardInterrupt and self.ranks == 1  # other ranks would wait for this one
         try:
-            if kind is KeyboardInterrupt and self.folder:  # in the middle of a step: back to the last whole one that was kept
+            if interrupted and self.folder:  # in the middle of a step: back to the last whole one that was kept
                 self._load(self._newest())
-            if kind in (None, KeyboardInterrupt):
-                self._finish()
-                if not self.bar.disable and self.step > self.before[0]:
-                    self._report()  # with the last score
+            if kind is None or interrupted:
+                with self._leading() as leads:
+                    if leads:
+                        self._finish()
+                    if not self.bar.disable and self.step > self.before[0]:
+                        self._report()  # with the last score
+                vars(self).update(from_rank_0({name: getattr(self, name) for name in self.PROGRESS}))
+            if self.ranks > 1 and error:
+                with all_present():
+                    raise error
         except RuntimeError as caught:
             error = caught
             raise
         finally:
             self.bar.close()
+            self.together.__exit__(None, None, None)
             if self.signal_handler is not None:
                 signal.signal(signal.SIGINT, self.signal_handler)
-            if self.folder:
+            if self.keeps:
                 self.lock.release(force=True)
             if isinstance(error, RuntimeError) and re.search("out of memory|can't allocate memory", str(error)):
                 raise MemoryError("There is too little memory for these settings: lower batch_size, d_conv_dim, g_conv_dim or "
                                   f"image_size, or end other programs that use it. {self._what_stands()}") from error
-        if kind is KeyboardInterrupt or kind is None and self.stopped:
+        if interrupted or kind is None and self.stopped:
             kept = "What there is by now is kept: with resume = True, running the cell again goes on." if self.folder else ""
             print(f"Stopped after {self.step:,} steps. {kept}")
             return True
@@ -1608,6 +1824,7 @@ class Run:
         """Yield the batches of this epoch, from where the run left off until time is up."""
         if hasattr(loader, "sampler"):  # an order that belongs to the epoch, so that a run can go on within it
             loader.sampler.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+            loader, self.share = share_of(loader), self.ranks
         if self.random_state:
             restore_random_state(self.random_state)
         batches = iter(loader)
@@ -1616,22 +1833,31 @@ class Run:
         if self.random_state and self.batch:  # what it was within the epoch, after the batches skipped
             restore_random_state(self.random_state)
         self.random_state = None
+        if self.rank:  # other latents than rank 0's, and never the same again
+            torch.manual_seed(hash((self.seed, self.step, epoch, self.rank)) % 2**63)
         while not self.finished:  # asked before a batch is drawn: one that is not used would use up random numbers
             batch = next(batches, None)
             if batch is None:
                 self.epoch, self.batch = epoch + 1, 0
-                if self.folder:
-                    self.keep_grid(f"epoch_{self.epoch:04d}")
+                with self._leading() as leads:
+                    if leads and self.folder:
+                        self.keep_grid(f"epoch_{self.epoch:04d}")
                 return
             yield batch
 
     def log(self, d_loss, g_loss, n_images, n_steps, print_every):
         """Note a step on `n_images` real images; every `print_every` steps the mean losses become a row."""
-        self.step, self.batch, self.images = self.step + 1, self.batch + 1, self.images + n_images
+        self.step, self.batch, self.images = self.step + 1, self.batch + 1, self.images + n_images * self.share
         self.seconds = time.perf_counter() - self.started
         self.progress = min(1.0, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
         # Losses stay on the device until they are printed: reading them would wait for it
-        self.sums.append(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]))
+        self.sums.append(mean_of_ranks(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)])))
+        with self._leading() as leads:
+            if leads:
+                self._look_after(print_every)
+
+    def _look_after(self, print_every):
+        """What is due after a step: a row, the bar, a sheet, a checkpoint."""
         if self.step % print_every == 0 or self.seconds > self.last_row + 60:  # a slow machine has curves, too
             self._add_row()
         if not self.bar.disable and (self.seconds > self.next_report or self.finished):
@@ -1640,6 +1866,30 @@ class Run:
             self.keep_grid(f"step_{self.step:07d}")
         elif self.folder and self.seconds >= self.next_save:
             self.save()
+
+    @contextlib.contextmanager
+    def _leading(self):
+        """Whether this is rank 0, for what it does without the others; afterwards they know what it knows, or that it diverged."""
+        try:
+            yield not self.rank
+        except FloatingPointError:
+            self._hear_rank_0(diverged=True)
+            raise
+        self._hear_rank_0()
+
+    def _hear_rank_0(self, diverged=False):
+        """Whether rank 0 has finished, its clock and its newest score, on every rank; FloatingPointError if its run diverged."""
+        if self.ranks == 1:
+            return
+        self.said = None
+        word = torch.tensor([diverged, self.finished, self.seconds, self.progress, *(self.scores or [[0] * 4])[-1]], dtype=torch.double)
+        with all_present():
+            dist.broadcast(word, 0)
+        diverged, self.said, self.seconds, self.progress, *score = word.tolist()
+        if self.rank and diverged:
+            raise FloatingPointError("Training has diverged: rank 0 says where.")
+        if self.rank and score[0] > (self.scores[-1][0] if self.scores else 0):
+            self.scores.append(score)
 
     def _add_row(self):
         """The mean losses since the last row."""
@@ -1769,20 +2019,20 @@ class Run:
             print(f"This one will be in {folder}.")
         return folder
 
-    def _claim_folder(self):
-        """Hold the folder's lock, which ends with the process: a RuntimeError if another has it."""
+    @contextlib.contextmanager
+    def _claimed(self):
+        """Hold the folder's lock, which ends with the process and with an error: a RuntimeError if another has it."""
+        if self.rank:
+            yield
+            return
         with told_plainly(self.folder):
             (self.folder / "samples").mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.folder / "run.lock", is_singleton=True)  # running a cell again is no second run
             try:
-                self.lock.acquire(timeout=0)
+                self.lock.acquire(timeout=0 if self.ranks == 1 else 30)  # what torchrun ended may take a moment
             except Timeout:
                 raise RuntimeError(f"Another run is at work in {self.folder}. Wait until it ends, stop it, or choose another "
                                    "out_dir.") from None
-
-    @contextlib.contextmanager
-    def _or_let_go(self):
-        """Within it, an error gives the folder's lock back."""
         try:
             yield
         except BaseException:
@@ -1821,7 +2071,7 @@ class Run:
             setattr(self, name, state[name])
         self.sums = [losses.to(self.device) for losses in self.sums]
         self.saved, self.next_save, self.next_grid = self.step, self.seconds + 300, self.seconds + 10
-        if self.scores and self.best[0] == self.step:  # the process may have been killed before best.pt was written
+        if self.keeps and self.scores and self.best[0] == self.step:  # the process may have been killed before best.pt was written
             self.save("best.pt")
 
 
@@ -1915,4 +2165,69 @@ def export_generator(generator, path):
     generator = copy.deepcopy(generator).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
     example = torch.zeros(2, generator.z_size)  # a batch of 1 would be taken for a constant
     program = torch.export.export(generator, (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # with the paths of this machine
     write_whole(path, lambda file: torch.export.save(program, file))
+
+
+# ---------------------------------------------------------------- a generator to take home
+
+GENERATOR_SHA256 = {"celeba_32.pt2": "3df36251b1d84d70de3e59b81a8671d75588aa6b435f07202d04f03812730e11"}  # in assets
+
+
+def load_generator(path):
+    """An exported generator as a module: latents (N, z_size) -> faces, float32 (N, 3, S, S) in [-1, 1]; `z_size` is its attribute.
+
+    `path`: a generator.pt2 that a run of yours left, or the one in assets, whose sha256 is checked. Loading can execute what is in
+    the file: take none from others. ValueError for a file that this version of PyTorch cannot read.
+    """
+    program = _load_program(Path(path))
+    generator = program.module()
+    generator.z_size = program.example_inputs[0][0].shape[1]
+    return generator
+
+
+def _load_program(path):
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}: a run leaves its generator.pt2 when it ends.")
+    if path.name in GENERATOR_SHA256 and _sha256(path) != GENERATOR_SHA256[path.name]:
+        raise ValueError(f"{path} is not the file that comes with this notebook: its sha256 is another. Fetch it again.")
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # whatever an archive in another format leads to
+        raise ValueError(f"{path} cannot be read by PyTorch {torch.__version__} ({type(error).__name__}: {error}). What a newer version "
+                         "wrote needs that version.") from error
+
+
+def write_faces(generator, path, n=64, truncation=None, seed=0, columns=8):
+    """Draw n faces: one contact sheet where `path` ends in .png, else face_0001.png ... in that folder; returns the paths.
+
+    `generator`: from load_generator; `truncation`: no number of a latent beyond it (None: any; the truncation trick of Brock et
+    al., 2019); `seed`: the same one, the same faces.
+    """
+    check_counts(n=n, columns=columns)
+    if truncation is not None and not truncation > 0:
+        raise ValueError(f"truncation = {truncation!r} does not work: give a number above 0, or None.")
+    path, most, source = Path(path), truncation or math.inf, torch.Generator().manual_seed(seed)
+    one = torch.empty(generator.z_size)  # latent by latent, so that more faces begin with the same ones
+    z = torch.stack([nn.init.trunc_normal_(one.clone(), a=-most, b=most, generator=source) for _ in range(n)])
+    with torch.no_grad():
+        faces = torch.cat([generator(part) for part in z.split(100)])
+    if path.suffix.lower() == ".png":
+        sheets = {path: tile(faces, min(n, columns))}
+    else:
+        sheets = {path / f"face_{i + 1:04d}.png": pixels for i, pixels in enumerate(to_pixels(faces))}
+    for file, pixels in sheets.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    return list(sheets)
+
+
+def export_onnx(path, onnx_path):
+    """Write an exported generator as ONNX, input `z` (N, z_size), output `faces` (N, 3, S, S), N free; needs onnxscript."""
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("ONNX needs another package: pip install onnxscript") from None
+    torch.onnx.export(_load_program(Path(path)), f=onnx_path, dynamo=True, input_names=["z"], output_names=["faces"], external_data=False,
+                      verbose=False)

@@ -23,6 +23,7 @@ import pickle
 import random
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -34,6 +35,7 @@ import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import hypothesis
 import numpy as np
@@ -53,6 +55,7 @@ DEFINED = ("get_dataloader", "scale", "Discriminator", "Generator", "weights_ini
            "follow", "losses_of", "penalty", "augment", "step_with", "truncated", "StyledLayers", "carry_over", "as_table", "orders",
            "draw_to_order", "reader", "read_logits", "agreement", "skin_band", "Unpaired", "Translator", "PatchDiscriminator", "ImagePool", "swap_step", "swap_errors",
            "same_person")
+COMMITTED_GENERATOR = "celeba_32.pt2"
 BAD_IMAGE_SIZES = (48, 8, 512, 0, -32)
 SEARCH = hypothesis.settings(deadline=None, derandomize=True,
                              suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
@@ -65,7 +68,7 @@ def passes(test):
     @functools.wraps(test)
     def run(*args, **kwargs):
         threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), helpers.alone():
             torch.default_generator.manual_seed(0)
             torch.set_num_threads(1)  # small work waits longer for threads than it takes
             try:
@@ -2747,6 +2750,244 @@ def test_a_foreign_checkpoint_is_refused(small_run, tmp_path):
     assert not (tmp_path / "sprung").exists(), "expected nothing in a checkpoint to be executed"
 
 
+# ---------------------------------------------------------------- helpers: several ranks
+
+def torchrun(place, function, *args, ranks=2, restarts=0, timeout=150, command=(), **environment):
+    """Run a function of this module, or a command, in so many processes under torchrun; returns the finished process."""
+    code = f"import problem_unittests\nproblem_unittests.{function and function.__name__}(*{args!r})"
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), f"--max-restarts={restarts}",
+         "--no-python", *(command or (sys.executable, "-c", code))],
+        cwd=place, timeout=timeout, capture_output=True, text=True, encoding="utf-8", errors="replace",
+        env=os.environ | {"PYTHONPATH": str(NOTEBOOK.parent), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"} | environment)
+
+
+def assert_ran(process):
+    errors = [line for line in process.stderr.splitlines() if re.match(r"(\[rank\d\]: ?)?\w*(Error|Interrupt)\b", line)]
+    assert process.returncode == 0, f"expected torchrun to end well, came {process.returncode}: {errors or process.stderr[-2000:]}"
+
+
+def step_by_two():
+    """One step of two ranks, and of one process on the whole batch: their gradients, and the rows that each saw."""
+    rank, ranks = helpers.world()
+    notebook = read_notebook()
+    torch.manual_seed(0)
+    faces = torch.utils.data.TensorDataset(torch.rand(24, 3, 16, 16, dtype=torch.double) * 2 - 1, torch.arange(24))
+    loader = torch.utils.data.DataLoader(faces, 8, shuffle=True, drop_last=True)
+    whole = list(torch.utils.data.DataLoader(faces, 8, sampler=list(order_of(loader)), drop_last=True))
+    order_of(loader)
+    mine = list(helpers.share_of(loader))
+    assert ranks == 2 and len(mine) == len(whole) == 3, f"expected each rank to have three batches, came {len(mine)}"
+    for (_, rows), (_, all_rows) in zip(mine, whole):
+        assert set(rows.tolist()) == set(all_rows.tolist()[rank::2]), f"rank {rank}: expected a half of {all_rows}, came {rows}"
+
+    half = [torch.randn(4, 8, dtype=torch.double, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    own_rows = torch.cat([torch.arange(8)[k::2] for k in range(2)])
+    for step in (notebook.train_step, notebook.step_with(helpers.Run(), r1=0.5, r2=0.5)):
+        gradients = []
+        for real, latents in ((whole[0][0][rank::2], half[rank]), (whole[0][0][own_rows], torch.cat(half))):
+            torch.manual_seed(0)
+            D, G = (net.double() for net in notebook.build_network(4, 4, 8, 16, {"norm": None}, {"norm": None}))
+            optimizers = [torch.optim.SGD(net.parameters(), lr=10.0) for net in (D, G)]
+            together = helpers.trained_together(D, G) if len(real) == 4 else contextlib.nullcontext()
+            with together, mock.patch.object(torch, "randn", lambda *_, z=latents, **__: z):
+                step(D, G, real, *optimizers)
+            gradients.append([p.grad.clone() for net in (D, G) for p in net.parameters()])
+        for two, one in zip(*gradients):
+            assert one.abs().max() > 0, "expected gradients"
+            assert torch.allclose(two, one, rtol=1e-6, atol=1e-12), f"expected the whole batch's gradients, came {two - one} more"
+
+
+def order_of(loader):
+    """The order in which a loader's sampler deals out its rows, always the same."""
+    loader.sampler.generator = torch.Generator().manual_seed(5)
+    return loader.sampler
+
+
+def test_two_ranks_have_the_gradients_of_one_on_the_whole_batch(tmp_path):
+    assert_ran(torchrun(tmp_path, step_by_two))
+
+
+def train_by_two(folder, n_epochs, dies_at=None):
+    """Train a small run, in which rank 1 dies at a step of its first life; print what rank 0 has by then."""
+    notebook = read_notebook()
+    run, train = start_small(notebook, folder)
+    rank, _ = helpers.world()
+    log = run.log
+
+    def log_and_die(*args):
+        log(*args)
+        if rank == 0 and run.step % 4 == 0:
+            run.save()
+        if rank == 1 and run.step == dies_at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run.log = log_and_die
+    losses = train(n_epochs)
+    for name in ("D", "G", "averaged"):
+        for mine in run.parts[name].parameters():
+            assert torch.equal(mine, helpers.from_rank_0(mine)), f"rank {rank}: expected rank 0's weights of {name}"
+    print(json.dumps({"step": run.step, "images": run.images, "rows": len(losses), "seconds": run.seconds}))
+
+
+def test_two_ranks_leave_one_run_that_any_number_goes_on_with(tmp_path, notebook, capsys):
+    folder = tmp_path / "run"
+    for ranks, n_epochs in ((2, 2), (1, 3), (2, 4)):
+        if ranks == 2:
+            process = torchrun(tmp_path, train_by_two, str(folder), n_epochs)
+            assert_ran(process)
+        else:
+            start_small(notebook, folder)[1](n_epochs)
+        printed = process.stdout if ranks == 2 else capsys.readouterr().out
+        assert ("Going on with the run" in printed) == (n_epochs > 2), f"expected it to say that it goes on, came {printed}"
+        state = helpers.load_checkpoint(folder / "last.pt")
+        assert (state["step"], state["images"]) == (10 * n_epochs, 40 * n_epochs), f"expected every face once an epoch, came {state['step']}"
+    assert len(list(tmp_path.glob("run*"))) == 1, f"expected one folder, came {list(tmp_path.glob('run*'))}"
+    rows = list(csv.DictReader(open(folder / "losses.csv", encoding="utf-8")))
+    steps = [4, 8, 12, 16, 20, 24, 28, 30, 32, 36, 40]  # every 4, and at the end of each of the three runs
+    assert [int(row["step"]) for row in rows] == steps, f"expected {steps}, came {rows}"
+    names = {path.name for path in folder.rglob("*.*")}
+    assert {"generator.pt2", "training.gif", "epoch_0001.png", "epoch_0004.png"} <= names, f"expected a whole run, came {names}"
+
+
+def test_ranks_that_are_left_end_too_and_a_restart_goes_on(tmp_path):
+    folder, began = tmp_path / "run", time.monotonic()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    code = f"import problem_unittests\nproblem_unittests.train_by_two({str(folder)!r}, 10**6, 30)"
+    ranks = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=os.environ | where | {"PYTHONPATH": str(NOTEBOOK.parent), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg",
+                                                        "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    printed = ranks[0].communicate(timeout=120)[0]
+    assert ranks[1].wait(timeout=60) == -signal.SIGKILL, "expected rank 1 to be killed"
+    assert ranks[0].returncode == 1 and "ConnectionError: Another rank has ended" in printed.splitlines()[-1], (
+        f"expected one sentence at the end, came {printed[-500:]}")
+    assert time.monotonic() - began < 90, "expected the one that was left to end within a minute of the other's death"
+    reached = helpers.load_checkpoint(folder / "last.pt")["step"]
+    assert 24 <= reached <= 30, f"expected the last checkpoint to stand, came step {reached}"
+
+    process = torchrun(tmp_path, train_by_two, str(folder), 6, 46, restarts=1)
+    assert_ran(process)
+    assert process.stdout.count("Going on with the run") == 2, f"expected two lives, came {process.stdout}"
+    assert helpers.load_checkpoint(folder / "last.pt")["step"] == 60, "expected the restarted ranks to come to the end"
+
+
+def decode_by_two(folder):
+    """Two ranks decode a folder together, and read it as one does alone."""
+    notebook, (rank, _) = read_notebook(), helpers.world()
+    loader = notebook.get_dataloader(4, 16, folder)
+    faces = loader.dataset
+    shards = sorted(path.name for path in next(helpers.CACHE.glob("decoded_*")).iterdir())
+    assert shards == ["images_0000.npy", "images_0001.npy", "kept_0000.npy", "kept_0001.npy", "source.txt"], f"came {shards}"
+    with helpers.alone():
+        again = notebook.get_dataloader(4, 16, folder).dataset
+        own, helpers.CACHE = helpers.CACHE, Path(f"own_{rank}")
+        whole = notebook.get_dataloader(4, 16, folder).dataset
+        helpers.CACHE = own
+    assert again.names == faces.names == whole.names and len(faces) == 21, f"expected the 21 readable ones, came {faces.names}"
+    rows = torch.tensor([20, 0, 11, 10, 9, 0])
+    for one in (faces, again):
+        assert torch.equal(one.__getitems__(rows.tolist())[0], whole.__getitems__(rows.tolist())[0]), "expected the same pixels"
+        assert torch.equal(torch.stack(list(one.images)), whole.images), "expected all of them in order"
+    assert torch.equal(faces.images.to("cpu"), whole.images), "expected them as one tensor"
+
+
+def test_ranks_decode_a_shard_each(tmp_path):
+    save_photos(tmp_path / "photos", 22)
+    (tmp_path / "photos" / "017.png").write_bytes(b"no picture")
+    assert_ran(torchrun(tmp_path, decode_by_two, "photos"))
+
+
+def refused_by_two():
+    """What does not go with two ranks."""
+    faces = torch.utils.data.TensorDataset(torch.rand(9, 1))
+    assert_refuses(lambda: helpers.share_of(torch.utils.data.DataLoader(faces, 5)), "batches of 5 for two ranks", "batch_size")
+    run, train = start_small(read_notebook(), "run")
+    if helpers.world()[0] == 0:
+        run._check_finite = lambda: (_ for _ in ()).throw(FloatingPointError("Training has diverged: a test."))
+    try:
+        train(100)
+    except FloatingPointError:
+        helpers.from_rank_0()
+    else:
+        raise AssertionError("expected all ranks to be told that rank 0's training has diverged")
+
+
+def test_ranks_are_told_of_what_does_not_work(tmp_path):
+    assert_ran(torchrun(tmp_path, refused_by_two))
+
+
+# ---------------------------------------------------------------- helpers: a generator to take home
+
+def test_a_generator_is_taken_home(small_run, tmp_path):
+    run, train = small_run()
+    train(1)
+    generator = helpers.load_generator(run.folder / "generator.pt2")
+    assert generator.z_size == 8, f"expected its z_size, 8, came {generator.z_size}"
+    with zipfile.ZipFile(run.folder / "generator.pt2") as pack:
+        assert not any(b"site-packages" in pack.read(name) for name in pack.namelist()), "expected no path of this machine in it"
+    sheet, = helpers.write_faces(generator, tmp_path / "new" / "sheet.png", n=10, columns=5)
+    assert Image.open(sheet).size == (5 * 18 - 2, 2 * 18 - 2), f"expected five 16 x 16 faces in each of two rows, came {Image.open(sheet).size}"
+    files = helpers.write_faces(generator, tmp_path / "faces", n=103)
+    assert [path.name for path in files] == [f"face_{i:04d}.png" for i in range(1, 104)], f"came {files}"
+    faces = np.stack([np.array(Image.open(path)) for path in files])
+    assert faces.shape == (103, 16, 16, 3) and len(np.unique(faces, axis=0)) == 103, f"expected 103 different faces, came {faces.shape}"
+    again = helpers.write_faces(generator, tmp_path / "again", n=3)
+    assert np.abs(np.array(Image.open(again[2])).astype(int) - faces[2]).max() <= 1, "expected the same faces from the same seed"
+    seed = helpers.write_faces(generator, tmp_path / "seed", n=3, seed=1)
+    assert not np.array_equal(np.array(Image.open(seed[0])), faces[0]), "expected other faces from another seed"
+    near = np.stack([np.array(Image.open(path)) for path in helpers.write_faces(generator, tmp_path / "near", n=103, truncation=0.1)])
+    assert 0 < near.std(0).mean() < 0.5 * faces.std(0).mean(), "expected truncated latents to give faces that differ less"
+    assert_refuses(lambda: helpers.write_faces(generator, tmp_path, truncation=0), "truncation = 0", "truncation")
+    assert_refuses(lambda: helpers.write_faces(generator, tmp_path, n=0), "n = 0", "n")
+    (tmp_path / "text.pt2").write_text("no generator")
+    assert_refuses(lambda: helpers.load_generator(tmp_path / "text.pt2"), "a file that is no generator", "text.pt2")
+    with pytest.raises(FileNotFoundError, match="generator.pt2"):
+        helpers.load_generator(tmp_path / "none.pt2")
+
+
+def test_the_readme_draws_faces_with_pytorch_alone(tmp_path):
+    readme = NOTEBOOK.with_name("README.md").read_text(encoding="utf-8")
+    snippet, = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "torch.export.load" in code]
+    assert snippet.count("\n") <= 6 and "helpers" not in snippet, f"expected five lines without this project, came {snippet}"
+    committed = NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR
+    snippet = re.sub(r'load\(".*?"\)', f"load({str(committed)!r})", snippet)
+    subprocess.run([sys.executable, "-I", "-c", snippet], cwd=tmp_path, check=True, timeout=120)
+    sheet = np.array(Image.open(tmp_path / "faces.png"))
+    assert sheet.shape == (8 * 34 + 2, 8 * 34 + 2, 3) and sheet.std() > 40, f"expected a sheet of 64 faces, came {sheet.shape}"
+
+
+def test_onnx_draws_the_same_faces(small_run, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnxscript, with which ONNX files are written, is not installed")
+    from onnx.reference import ReferenceEvaluator
+    run, train = small_run()
+    train(1)
+    helpers.export_onnx(run.folder / "generator.pt2", tmp_path / "generator.onnx")
+    assert [path.name for path in tmp_path.glob("*onnx*")] == ["generator.onnx"], "expected a single file"
+    session, generator = ReferenceEvaluator(onnx.load(tmp_path / "generator.onnx")), helpers.load_generator(run.folder / "generator.pt2")
+    for n in (1, 3):
+        z = torch.randn(n, 8)
+        faces = torch.from_numpy(session.run(["faces"], {"z": z.numpy()})[0])
+        assert torch.allclose(faces, generator(z), atol=1e-4), f"expected the same {n} faces, came {(faces - generator(z)).abs().max()} off"
+
+
+def test_onnx_without_its_package_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install onnxscript"):
+        helpers.export_onnx(tmp_path / "generator.pt2", tmp_path / "generator.onnx")
+
+
+def test_another_file_in_place_of_the_committed_generator_is_refused(tmp_path):
+    committed = NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR
+    assert committed.stat().st_size < 10e6, "expected at most 10 MB"
+    helpers.load_generator(committed)
+    content = bytearray(committed.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / COMMITTED_GENERATOR).write_bytes(content)
+    assert_refuses(lambda: helpers.load_generator(tmp_path / COMMITTED_GENERATOR), "a generator with a bit turned", COMMITTED_GENERATOR)
+
+
 # ---------------------------------------------------------------- next steps: every option
 
 D_OPTIONS = [{"norm": norm} for norm in ("batch", "instance", "group", "layer", "pixel", "spectral", None)] + [
@@ -2906,6 +3147,20 @@ def test_notebook_offline(tmp_path, monkeypatch):
         assert (run / name).stat().st_size > 100, f"expected {name} in the run's folder"
 
 
+def test_notebook_in_two_ranks(tmp_path):
+    settings = dict(data_dir="drawn", n_drawn=1000, max_minutes=0.3, next_steps=False)
+    given = [str(word) for name, value in settings.items() for word in ("-p", name, value)]
+    assert_ran(torchrun(tmp_path, None, command=("papermill", str(NOTEBOOK), "-", "--no-progress-bar", *given), timeout=400))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lesson"], "expected one run"
+    run = tmp_path / "runs" / "lesson"
+    rows = list(csv.DictReader(open(run / "losses.csv", encoding="utf-8")))
+    assert all(int(row["images"]) == 32 * int(row["step"]) for row in rows), f"expected batches of 32 for both, came {rows}"
+    last = min(float(row["score"]) for row in csv.DictReader(open(run / "scores.csv", encoding="utf-8")))
+    assert last < 100, f"expected samples that begin to be faces (noise: 180, untrained: 125), came an FFD of {last:.0f}"
+    faces = helpers.load_generator(run / "generator.pt2")(torch.randn(16, 100))
+    assert faces.shape == (16, 3, 32, 32) and faces.std(0).mean() > 0.1, f"expected different faces, came {faces.std(0).mean()}"
+
+
 def test_parts_do_not_overlap_and_do_not_move():
     celeba = [f"{i:06d}.jpg" for i in range(1, 202_600, 13)]
     parts = helpers.parts_of(celeba)
@@ -3021,17 +3276,36 @@ def test_notebook_on_the_real_archive_over_http(tmp_path, monkeypatch):
     assert len(list((tmp_path / "processed_celeba_small" / "celeba").iterdir())) == 40_045, "expected one flat folder"
 
 
+def held_out_faces(most, part):
+    """Real faces (n, 3, 64, 64), uint8, of one of helpers.PARTS, and their file names."""
+    with zipfile.ZipFile(Path(REAL_FACES, "processed-celeba-small.zip")) as pack:
+        paths = [name for name in pack.namelist() if helpers.is_image(name)]
+        chosen = helpers.parts_of([os.path.basename(path) for path in paths]) == helpers.PARTS.index(part)
+        paths = [path for path, is_chosen in zip(paths, chosen) if is_chosen][:most]
+        return np.stack([np.array(Image.open(pack.open(path))) for path in paths]), [os.path.basename(path) for path in paths]
+
+
+@needs_real_faces
+def test_the_committed_generator_scores_as_the_table_says(notebook):
+    readme = NOTEBOOK.with_name("README.md").read_text(encoding="utf-8")
+    stated = float(re.search(r"^\| \[`assets/" + COMMITTED_GENERATOR + r"`\].*?FFD ([\d.]+)", readme, re.MULTILINE)[1])
+    photos, _ = held_out_faces(2500, "test")
+    real = np.stack([np.array(Image.fromarray(photo).resize((32, 32), Image.BILINEAR)) for photo in photos])
+    real = torch.from_numpy(real).permute(0, 3, 1, 2) / 127.5 - 1
+    generator = helpers.load_generator(NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR)
+    with torch.no_grad():
+        faces = torch.cat([generator(z) for z in torch.randn(5000, 100, generator=torch.Generator().manual_seed(1000)).split(250)])
+    came = notebook.frechet_distance(helpers.face_features(faces), helpers.face_features(real))
+    assert abs(came - stated) < 0.3, f"expected the FFD of the table, {stated}, came {came:.2f}"
+
+
 @needs_real_faces
 def test_the_face_network_knows_faces_it_has_not_seen(tmp_path):
     with zipfile.ZipFile(Path(REAL_FACES, "list_attr_celeba.zip")) as pack:
         names, table = helpers.read_attributes(pack.extract("list_attr_celeba.txt", tmp_path))
-    with zipfile.ZipFile(Path(REAL_FACES, "processed-celeba-small.zip")) as pack:
-        paths = [name for name in pack.namelist() if helpers.is_image(name)]
-        parts = helpers.parts_of([os.path.basename(path) for path in paths])
-        held_out = [path for path, part in zip(paths, parts) if part][:1000]
-        faces = torch.stack([torch.from_numpy(np.array(Image.open(pack.open(path)))) for path in held_out])
-    faces = faces.permute(0, 3, 1, 2) / 127.5 - 1
-    truth = torch.from_numpy(np.array([table[os.path.basename(path)] for path in held_out]))
+    photos, files = held_out_faces(1000, "test")
+    faces = torch.from_numpy(photos).permute(0, 3, 1, 2) / 127.5 - 1
+    truth = torch.from_numpy(np.array([table[file] for file in files]))
     for size in (64, 32):
         said = helpers.attribute_logits(helpers.face_features(F.avg_pool2d(faces, 64 // size)), names) > 0
         right = (said == truth).float().mean().item()

@@ -1,6 +1,7 @@
 """Time the notebook's training against the loop as it is usually taught, in alternating pairs.
 
     python .ci/benchmark.py [--data FOLDER] [--sizes 32 64 128] [--batch 128] [--seconds 4] [--pairs 5] [--only WORDS]
+    python .ci/benchmark.py --ranks 2 [--data FOLDER] [--seconds 4] [--pairs 5]
 
 The usual loop: ImageFolder with Resize and ToTensor, float32, a fresh batch of fakes for each update, gradients for all
 that took part in it (the discriminator's update differentiates the generator, too), labels built per step, .item()
@@ -9,13 +10,18 @@ from 64 channels and batches of 128. In the others both loops train the networks
 memory ("step alone") or from the files ("with data"). The notebook's loop is timed without its sample sheets and
 checkpoints. Peak memory is what each loop takes in a process of its own in up to 20 steps: without the pages of mapped
 files on the CPU (on Linux; elsewhere it is not known), PyTorch's own on a GPU.
+
+With --ranks, the notebook's loop is timed in one process and in so many that train together under torchrun, in alternating
+pairs: on a GPU each, or with the processor's cores shared out among them.
 """
 
 import argparse
 import contextlib
 import itertools
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -188,6 +194,40 @@ def compare(case, seconds, pairs, cache):
           f"({min(ratios):.2f} to {max(ratios):.2f}) | {memory[0]:,.0f} | {memory[1]:,.0f} |", flush=True)
 
 
+def train_as_rank(batch, seconds, data):
+    """What each rank runs: the notebook's training with batches of so many images for all ranks together; images/s from rank 0."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    helpers.world()  # which GPU
+    D, G = (net.to(device, memory_format=torch.channels_last) for net in notebook_networks(32))
+    optimizers = [torch.optim.Adam(net.parameters(), rate, betas=(lesson.beta1, 0.999), fused=True)
+                  for net, rate in ((D, lesson.d_lr), (G, lesson.lr))]
+    loader = lesson.get_dataloader(batch, 32, data, flip=True)
+    helpers.keep_on(device, loader.dataset)
+    averaged = torch.optim.swa_utils.AveragedModel(G)
+    for minutes in (1 / 60, seconds / 60):  # the first to warm up
+        run = helpers.Run(max_minutes=minutes, D=D, G=G)
+        lesson.train(D, G, loader, *optimizers, 10**6, 10**6, averaged, run)
+        wait_for(device.type)
+    print(f"images/s: {run.images / run.seconds}")
+
+
+def scaling(ranks, batch, seconds, pairs, data):
+    """Print one row: one rank against several."""
+    def speed(n):
+        threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // n))}
+        code = f"import benchmark; benchmark.train_as_rank({batch}, {seconds}, {data!r})"
+        run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "--no-python",
+                              sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True,
+                             env=os.environ | threads | {"PYTHONPATH": str(ROOT / ".ci")})
+        return float(run.stdout.rpartition("images/s:")[2])
+
+    speeds = [(speed(1), speed(ranks)) for _ in range(pairs)]
+    one, many = (statistics.median(column) for column in zip(*speeds))
+    ratios = [many / one for one, many in speeds]
+    print(f"| {batch} | {one:,.0f} | {many:,.0f} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a folder of face photographs; without it drawn faces are taken")
@@ -196,8 +236,15 @@ def main():
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement, one step at least")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", default="", help="only cases in whose name these words stand")
+    parser.add_argument("--ranks", type=int, help="time so many processes that train together against one, and nothing else")
     args = parser.parse_args()
     data = str(args.data or helpers.find_data("drawn"))
+    if args.ranks:
+        print(f"| batch of all ranks | one rank, images/s | {args.ranks} ranks, images/s | ratio, median (min to max) |\n"
+              "| --- | --- | --- | --- |", flush=True)
+        for batch in (lesson.batch_size, args.batch, 4 * args.batch):
+            scaling(args.ranks, batch, args.seconds, args.pairs, data)
+        return
 
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:

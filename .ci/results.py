@@ -1,6 +1,6 @@
 """Train by several recipes, score the faces, and add a row to .ci/results.csv for each run that is finished.
 
-    python .ci/results.py FACES [--only NAME ...] [--seeds 0 ...] [--minutes 2 5 10 20]
+    python .ci/results.py FACES [--only NAME ...] [--seeds 0 ...] [--minutes 2 5 10 20] [--size 32]
 
 FACES: a folder of face photographs. A recipe is what differs from the notebook: settings, functions, or what its
 experiments change (CHANGES in its last table). "usual" is the loop as it is usually taught (benchmark.py), with four
@@ -126,6 +126,9 @@ RECIPES = {
         "D that sees how varied a batch is": {"d_options": {"batch_deviation": True}},
     }.items()},
     **lesson.CHANGES,
+    # How it goes wrong, for the gallery
+    "collapsed": {"lr": 0.02, "beta1": 0.9},
+    "the discriminator wins": {"lr": 0.0001, "d_lr": 0.004, "d_conv_dim": 64, "real_loss": not_smoothed},
 }
 EXPERIMENT = "d_options", "g_options", "step", "schedule", "d_optimizer"  # and rates, which are settings here
 
@@ -196,9 +199,11 @@ def main():
     parser.add_argument("--only", nargs="+", default=list(RECIPES), help="names of recipes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10, 20])
+    parser.add_argument("--size", type=int, default=lesson.image_size, help="pixels")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results", help="where the runs are kept")
     args = parser.parse_args()
 
+    lesson.image_size = args.size
     lesson.loader = lesson.get_dataloader(1, lesson.image_size, args.faces)
     test, n = lesson.real_faces("test"), len(lesson.real_faces("test"))
     lesson.reference, real = (helpers.face_features(faces) for faces in (lesson.real_faces("validation"), test))
