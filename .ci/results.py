@@ -126,6 +126,7 @@ RECIPES = {
         "D that sees how varied a batch is": {"d_options": {"batch_deviation": True}},
     }.items()},
     **lesson.CHANGES,
+    "R1, linear decay": {"step": {"r1": 0.1, "lazy": 16}, "schedule": "linear"},  # for an hour: what holds the discriminator back
     # How it goes wrong, for the gallery
     "collapsed": {"lr": 0.02, "beta1": 0.9},
     "the discriminator wins": {"lr": 0.0001, "d_lr": 0.004, "d_conv_dim": 64, "real_loss": not_smoothed},
