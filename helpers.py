@@ -35,6 +35,7 @@ import warnings
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -206,6 +207,8 @@ def _join():
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         return 0, 1
+    if missing := {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys():
+        raise ValueError(f"WORLD_SIZE = {size} does not work without {', '.join(sorted(missing))}: start the processes with torchrun.")
     rank, local_rank, has_gpu = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), torch.cuda.is_available()
     if has_gpu and local_rank >= torch.cuda.device_count():
         raise ValueError(f"--nproc-per-node does not work: each process needs a GPU of its own, and this machine has "
@@ -216,7 +219,8 @@ def _join():
         store, _, _ = next(dist.rendezvous("env://"))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's store still holds the addresses of ranks that it has restarted
             store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=size)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=size,
+                                timeout=timedelta(hours=2))  # while rank 0 fetches the data, or scores
     atexit.register(dist.destroy_process_group)
     if rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
@@ -225,14 +229,14 @@ def _join():
 
 @contextlib.contextmanager
 def all_present():
-    """Within it, a connection that breaks off is told as what it is: another rank has ended."""
+    """Within it, a connection that breaks off is told as what it is: another rank is gone."""
     try:
         yield
     except RuntimeError as error:  # of gloo, NCCL or the store where they meet
         if not re.search("connection|peer|socket|timed? ?out|gloo|nccl|store", str(error), re.IGNORECASE):
             raise
-        raise ConnectionError("Another rank has ended, and this one ends with it. With --max-restarts torchrun starts all of them "
-                              "again, and the run goes on from its checkpoint.") from error
+        raise ConnectionError("Another rank has ended, or does not answer, and this one ends with it. With --max-restarts torchrun "
+                              "starts all of them again, and the run goes on from its checkpoint.") from error
 
 
 def from_rank_0(value=None):
@@ -257,7 +261,7 @@ def rank_0_first():
 
 
 def mean_of_ranks(tensor):
-    """The mean of a tensor of floats over all ranks; they wait for each other."""
+    """A tensor of floats, changed to its mean over all ranks; they wait for each other."""
     if world()[1] > 1:
         with all_present():
             dist.all_reduce(tensor)
@@ -265,20 +269,26 @@ def mean_of_ranks(tensor):
     return tensor
 
 
+def wait_for_ranks():
+    """Return when all ranks have come here."""
+    mean_of_ranks(torch.zeros(()))
+
+
 def share_of(loader):
     """This rank's share of a DataLoader: its batches are those of all ranks together, in the order that its sampler gives.
 
-    A loader of an IterableDataset, which has no order, is taken as the rank's own.
+    A loader of an IterableDataset, which has no order, is taken as the rank's own; all ranks' must be equally long.
     """
     _, size = world()
     if size == 1 or isinstance(loader.dataset, IterableDataset):
         return loader
     if loader.batch_size % size:
-        raise ValueError(f"batch_size = {loader.batch_size} does not work with {size} ranks, who share each batch: it must be a "
-                         f"multiple of {size}.")
+        raise ValueError(f"Batches of {loader.batch_size} do not work with {size} ranks, which share each of them: batch_size and "
+                         f"swap_batch must be multiples of {size}.")
     order = list(loader.sampler)  # dealt out in turn, so that the next batch holds the same faces for any number of ranks
     mine = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
-    return DataLoader(loader.dataset, loader.batch_size // size, sampler=mine, drop_last=True, collate_fn=loader.collate_fn)
+    return DataLoader(loader.dataset, loader.batch_size // size, sampler=mine, drop_last=True, collate_fn=loader.collate_fn,
+                      num_workers=loader.num_workers, pin_memory=loader.pin_memory)
 
 
 @contextlib.contextmanager
@@ -287,12 +297,13 @@ def trained_together(*networks):
 
     On GPUs batch normalisation takes its statistics over all ranks (SyncBatchNorm), on processors over each rank's own images.
     """
-    networks = networks if world()[1] > 1 else ()
+    if world()[1] == 1:
+        networks = ()
+    elif not networks:
+        raise ValueError("Several ranks train as one only what they know: give train a run that has D and G among its parts.")
     for network in networks:
-        if next(network.parameters()).is_cuda:
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place; its weights stay the same tensors
         with all_present():
-            _reduce_gradients(network)
+            network.forward = _together(network)
     try:
         yield
     finally:
@@ -300,25 +311,33 @@ def trained_together(*networks):
             del network.forward
 
 
-def _reduce_gradients(network):
-    """Have a network's own forward prepare the mean of its gradients over all ranks."""
-    together, plain, inside = DistributedDataParallel(network), network.forward, False
+def _together(network):
+    """A network's forward, such that the backward pass after it takes the mean over all ranks."""
+    ranks, plain, inside = DistributedDataParallel(network), network.forward, False
     # Running statistics stay each rank's: training does not use them, and to set them between D's two looks would spoil its
     # backward pass. (By its argument this would warn, or fail, depending on the version of PyTorch.)
-    together.broadcast_buffers = False
+    ranks.broadcast_buffers = False
+    norms = [(parent, name, norm, nn.SyncBatchNorm.convert_sync_batchnorm(norm)) for parent in network.modules()
+             for name, norm in parent.named_children() if isinstance(norm, nn.BatchNorm2d) and norm.weight.is_cuda]
 
     def forward(*inputs):
         nonlocal inside
-        # D, as the judge of the generator's loss, gets no gradients; a penalty's slopes end in a backward pass of D's own loss
-        if inside or any(torch.is_tensor(x) and x.requires_grad for x in inputs):
+        if inside:
             return plain(*inputs)
-        inside = True
+        judged = [x for x in inputs if torch.is_tensor(x) and x.requires_grad]
+        # Only the generator's images (D gets no gradients of that loss) and the leaves of a penalty have gradients themselves; a
+        # penalty's second backward pass, which SyncBatchNorm has not, is part of D's own
+        slopes, inside = any(x.is_leaf for x in judged), True
         try:
-            return together(*inputs)
+            for parent, name, norm, synced in norms:
+                setattr(parent, name, norm if slopes else synced)
+            return plain(*inputs) if judged else ranks(*inputs)
         finally:
             inside = False
+            for parent, name, norm, _ in norms:
+                setattr(parent, name, norm)
 
-    network.forward = forward
+    return forward
 
 
 # ---------------------------------------------------------------- getting the data
@@ -353,8 +372,7 @@ def find_data(data_dir, url=None, sha256=None, n_drawn=20_000, image_size=64, wh
     `n_drawn` drawn faces. `data_dir="drawn"` chooses the drawn faces outright, and says `why`.
     Raises DataError when data is there but wrong: no images in the folder, a damaged archive.
     """
-    with rank_0_first():
-        return _find_data(data_dir, url, sha256, n_drawn, image_size, why)
+    return from_rank_0(None if world()[0] else _find_data(data_dir, url, sha256, n_drawn, image_size, why))
 
 
 def _find_data(data_dir, url, sha256, n_drawn, image_size, why):
@@ -1221,6 +1239,7 @@ def decode_once(dataset, flip=False):
     kept = np.concatenate([readable for _, readable in shards])
     unreadable = [printable(dataset.samples[i][0]) for i in np.flatnonzero(~kept)]
     if len(unreadable) > MOST_UNREADABLE * len(kept):
+        wait_for_ranks()
         shutil.rmtree(folder, ignore_errors=True)  # whatever is changed, they will be tried again
         try:
             dataset[np.argmin(kept)]
@@ -1286,7 +1305,7 @@ def _decode(dataset, folder):
         _decode_share(dataset, share, beside, f"_{rank:04d}" * (size > 1))
         if not rank:
             (beside / "source.txt").write_text(str(Path(dataset.root).resolve()), encoding="utf-8")
-        mean_of_ranks(torch.zeros(()))  # all shards are there
+        wait_for_ranks()  # all shards are there
     from_rank_0()  # ... and have their name
     for source in CACHE.glob("decoded_*/source.txt"):
         if not rank and not Path(source.read_text(encoding="utf-8")).exists():
@@ -1598,6 +1617,11 @@ def to_lab(images):
 
 def inception_weights():
     """The file of the Inception network's weights, fetched if need be; without it None, and a line that says why."""
+    with rank_0_first():
+        return _inception_weights()
+
+
+def _inception_weights():
     path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION.rpartition("/")[2])
     partial = path.with_suffix(".partial")
     if not path.exists():
@@ -1680,7 +1704,8 @@ class Run:
     def __init__(self, out_dir=None, settings=None, max_minutes=None, resume=True, n_faces=32, score=None, patience=None,
                  won=0.45, shown=True, sheet=None, **parts):
         self.settings, self.max_minutes, self.parts = settings or {}, max_minutes, parts
-        (self.rank, self.ranks), self.share, self.said = world(), 1, None
+        (self.rank, self.ranks), self.share = world(), 1  # share: how many ranks' batches make one
+        self.said = None  # rank 0's word on whether it has finished
         self.score, self.patience, self.won, self.shown, self.sheet = score, patience, won, shown and not self.rank, sheet
         self.step = self.images = self.epoch = self.batch = self.saved = 0
         self.rows, self.sums, self.scores, self.told = [], [], [], []
@@ -1728,6 +1753,7 @@ class Run:
         return out_of_time or bool(stale) or self.stopped and self.step > 0
 
     def __enter__(self):
+        self.stopped, self.finishing, self.signal_handler = False, False, None
         with self._leading():
             if self.keeps:
                 with self._claimed():
@@ -1736,7 +1762,6 @@ class Run:
         self.before = self.step, self.images, self.seconds
         self.started, self.last_row = time.perf_counter() - self.seconds, self.seconds
         self.bar = progress(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", disable=not (self.folder and self.shown))
-        self.stopped, self.finishing, self.signal_handler = False, False, None
         self.together = trained_together(*self._trained())
         self.together.__enter__()
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -1834,7 +1859,7 @@ class Run:
             restore_random_state(self.random_state)
         self.random_state = None
         if self.rank:  # other latents than rank 0's, and never the same again
-            torch.manual_seed(hash((self.seed, self.step, epoch, self.rank)) % 2**63)
+            torch.manual_seed(self.seed + self.rank + 1_000_003 * self.step)
         while not self.finished:  # asked before a batch is drawn: one that is not used would use up random numbers
             batch = next(batches, None)
             if batch is None:
@@ -1851,9 +1876,10 @@ class Run:
         self.seconds = time.perf_counter() - self.started
         self.progress = min(1.0, max(self.step / n_steps, self.seconds / (60 * self.max_minutes) if self.max_minutes else 0))
         # Losses stay on the device until they are printed: reading them would wait for it
-        self.sums.append(mean_of_ranks(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)])))
+        losses = mean_of_ranks(torch.stack([torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]))
         with self._leading() as leads:
             if leads:
+                self.sums.append(losses)
                 self._look_after(print_every)
 
     def _look_after(self, print_every):
@@ -2208,9 +2234,12 @@ def write_faces(generator, path, n=64, truncation=None, seed=0, columns=8):
     check_counts(n=n, columns=columns)
     if truncation is not None and not truncation > 0:
         raise ValueError(f"truncation = {truncation!r} does not work: give a number above 0, or None.")
-    path, most, source = Path(path), truncation or math.inf, torch.Generator().manual_seed(seed)
-    one = torch.empty(generator.z_size)  # latent by latent, so that more faces begin with the same ones
-    z = torch.stack([nn.init.trunc_normal_(one.clone(), a=-most, b=most, generator=source) for _ in range(n)])
+    path, source, z = Path(path), torch.Generator().manual_seed(seed), torch.empty(n, generator.z_size)
+    for latent in z:  # one by one, so that more faces begin with the same ones
+        if truncation is None:
+            latent.normal_(generator=source)
+        else:
+            nn.init.trunc_normal_(latent, a=-truncation, b=truncation, generator=source)
     with torch.no_grad():
         faces = torch.cat([generator(part) for part in z.split(100)])
     if path.suffix.lower() == ".png":

@@ -2783,19 +2783,35 @@ def step_by_two():
 
     half = [torch.randn(4, 8, dtype=torch.double, generator=torch.Generator().manual_seed(k)) for k in range(2)]
     own_rows = torch.cat([torch.arange(8)[k::2] for k in range(2)])
-    for step in (notebook.train_step, notebook.step_with(helpers.Run(), r1=0.5, r2=0.5)):
+    halves, wholes = (whole[0][0][rank::2], half[rank]), (whole[0][0][own_rows], torch.cat(half))
+
+    def adversaries(step, real, latents):
+        D, G = (net.double() for net in notebook.build_network(4, 4, 8, 16, {"norm": None}, {"norm": None}))
+        with together([D, G], real), mock.patch.object(torch, "randn", lambda *_, **__: latents):
+            step(D, G, real, *(torch.optim.SGD(net.parameters(), lr=10.0) for net in (D, G)))
+        return [D, G]
+
+    def translators(real, _):
+        nets = [nn.ModuleList([kind(4, image_size=16), kind(4, image_size=16)]).double()
+                for kind in (notebook.Translator, notebook.PatchDiscriminator)]
+        pools = [types.SimpleNamespace(exchange=lambda images: images)] * 2
+        with together([*nets[0], *nets[1]], real):
+            notebook.swap_step(*nets, pools, real, real.flip(-1), *(torch.optim.SGD(net.parameters(), lr=0.1) for net in nets))
+        return nets
+
+    def together(networks, real):
+        return helpers.trained_together(*networks) if len(real) == 4 else contextlib.nullcontext()
+
+    for what, take in {"the lesson's step": functools.partial(adversaries, notebook.train_step),
+                       "R1 and R2": functools.partial(adversaries, notebook.step_with(helpers.Run(), r1=0.5, r2=0.5)),
+                       "makeup": translators}.items():
         gradients = []
-        for real, latents in ((whole[0][0][rank::2], half[rank]), (whole[0][0][own_rows], torch.cat(half))):
+        for real, latents in (halves, wholes):
             torch.manual_seed(0)
-            D, G = (net.double() for net in notebook.build_network(4, 4, 8, 16, {"norm": None}, {"norm": None}))
-            optimizers = [torch.optim.SGD(net.parameters(), lr=10.0) for net in (D, G)]
-            together = helpers.trained_together(D, G) if len(real) == 4 else contextlib.nullcontext()
-            with together, mock.patch.object(torch, "randn", lambda *_, z=latents, **__: z):
-                step(D, G, real, *optimizers)
-            gradients.append([p.grad.clone() for net in (D, G) for p in net.parameters()])
-        for two, one in zip(*gradients):
-            assert one.abs().max() > 0, "expected gradients"
-            assert torch.allclose(two, one, rtol=1e-6, atol=1e-12), f"expected the whole batch's gradients, came {two - one} more"
+            gradients.append([p.grad for net in take(real, latents) for p in net.parameters()])
+        for two, one in zip(*gradients, strict=True):
+            assert one.abs().max() > 0, f"{what}: expected gradients"
+            assert torch.allclose(two, one, rtol=1e-6, atol=1e-12), f"{what}: expected the whole batch's gradients, came {two - one} more"
 
 
 def order_of(loader):
@@ -2811,7 +2827,8 @@ def test_two_ranks_have_the_gradients_of_one_on_the_whole_batch(tmp_path):
 def train_by_two(folder, n_epochs, dies_at=None):
     """Train a small run, in which rank 1 dies at a step of its first life; print what rank 0 has by then."""
     notebook = read_notebook()
-    run, train = start_small(notebook, folder)
+    run, train = start_small(notebook, folder, score=lambda averaged: 1.0)
+    schedules = [notebook.evolving(kind, run.parts[name]) for kind, name in (("linear", "d_optimizer"), ("plateau", "g_optimizer"))]
     rank, _ = helpers.world()
     log = run.log
 
@@ -2823,7 +2840,7 @@ def train_by_two(folder, n_epochs, dies_at=None):
             os.kill(os.getpid(), signal.SIGKILL)
 
     run.log = log_and_die
-    losses = train(n_epochs)
+    losses = train(n_epochs, functools.partial(notebook.train, schedules=schedules))
     for name in ("D", "G", "averaged"):
         for mine in run.parts[name].parameters():
             assert torch.equal(mine, helpers.from_rank_0(mine)), f"rank {rank}: expected rank 0's weights of {name}"
@@ -2837,7 +2854,7 @@ def test_two_ranks_leave_one_run_that_any_number_goes_on_with(tmp_path, notebook
             process = torchrun(tmp_path, train_by_two, str(folder), n_epochs)
             assert_ran(process)
         else:
-            start_small(notebook, folder)[1](n_epochs)
+            start_small(notebook, folder, score=lambda averaged: 1.0)[1](n_epochs)
         printed = process.stdout if ranks == 2 else capsys.readouterr().out
         assert ("Going on with the run" in printed) == (n_epochs > 2), f"expected it to say that it goes on, came {printed}"
         state = helpers.load_checkpoint(folder / "last.pt")
@@ -2903,6 +2920,7 @@ def refused_by_two():
     """What does not go with two ranks."""
     faces = torch.utils.data.TensorDataset(torch.rand(9, 1))
     assert_refuses(lambda: helpers.share_of(torch.utils.data.DataLoader(faces, 5)), "batches of 5 for two ranks", "batch_size")
+    assert_refuses(lambda: helpers.trained_together().__enter__(), "a run without networks", "run")
     run, train = start_small(read_notebook(), "run")
     if helpers.world()[0] == 0:
         run._check_finite = lambda: (_ for _ in ()).throw(FloatingPointError("Training has diverged: a test."))
