@@ -2965,11 +2965,23 @@ def test_a_generator_is_taken_home(small_run, tmp_path):
         helpers.load_generator(tmp_path / "none.pt2")
 
 
-def test_the_readme_draws_faces_with_pytorch_alone(tmp_path):
+@pytest.fixture
+def committed():
+    """The file of the generator in assets, if this PyTorch can read it."""
+    path = NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR
+    try:
+        helpers.load_generator(path)
+    except ValueError as error:
+        if "sha256" in str(error) or torch.torch_version.TorchVersion(torch.__version__) >= "2.15":
+            raise
+        pytest.skip(str(error))
+    return path
+
+
+def test_the_readme_draws_faces_with_pytorch_alone(committed, tmp_path):
     readme = NOTEBOOK.with_name("README.md").read_text(encoding="utf-8")
     snippet, = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "torch.export.load" in code]
     assert snippet.count("\n") <= 6 and "helpers" not in snippet, f"expected five lines without this project, came {snippet}"
-    committed = NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR
     snippet = re.sub(r'load\(".*?"\)', f"load({str(committed)!r})", snippet)
     subprocess.run([sys.executable, "-I", "-c", snippet], cwd=tmp_path, check=True, timeout=120)
     sheet = np.array(Image.open(tmp_path / "faces.png"))
@@ -2996,10 +3008,8 @@ def test_onnx_without_its_package_says_what_to_install(monkeypatch, tmp_path):
         helpers.export_onnx(tmp_path / "generator.pt2", tmp_path / "generator.onnx")
 
 
-def test_another_file_in_place_of_the_committed_generator_is_refused(tmp_path):
-    committed = NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR
+def test_another_file_in_place_of_the_committed_generator_is_refused(committed, tmp_path):
     assert committed.stat().st_size < 10e6, "expected at most 10 MB"
-    helpers.load_generator(committed)
     content = bytearray(committed.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / COMMITTED_GENERATOR).write_bytes(content)
@@ -3304,13 +3314,13 @@ def held_out_faces(most, part):
 
 
 @needs_real_faces
-def test_the_committed_generator_scores_as_the_table_says(notebook):
+def test_the_committed_generator_scores_as_the_table_says(notebook, committed):
     readme = NOTEBOOK.with_name("README.md").read_text(encoding="utf-8")
     stated = float(re.search(r"^\| \[`assets/" + COMMITTED_GENERATOR + r"`\].*?FFD ([\d.]+)", readme, re.MULTILINE)[1])
     photos, _ = held_out_faces(2500, "test")
     real = np.stack([np.array(Image.fromarray(photo).resize((32, 32), Image.BILINEAR)) for photo in photos])
     real = torch.from_numpy(real).permute(0, 3, 1, 2) / 127.5 - 1
-    generator = helpers.load_generator(NOTEBOOK.with_name("assets") / COMMITTED_GENERATOR)
+    generator = helpers.load_generator(committed)
     with torch.no_grad():
         faces = torch.cat([generator(z) for z in torch.randn(5000, 100, generator=torch.Generator().manual_seed(1000)).split(250)])
     came = notebook.frechet_distance(helpers.face_features(faces), helpers.face_features(real))
