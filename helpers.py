@@ -208,7 +208,8 @@ def _join():
     if size == 1:
         return 0, 1
     if missing := {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys():
-        raise ValueError(f"WORLD_SIZE = {size} does not work without {', '.join(sorted(missing))}: start the processes with torchrun.")
+        raise ValueError(f"WORLD_SIZE = {size} does not work without {', '.join(sorted(missing))}: start the processes with torchrun, "
+                         "or unset it to work alone.")
     rank, local_rank, has_gpu = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), torch.cuda.is_available()
     if has_gpu and local_rank >= torch.cuda.device_count():
         raise ValueError(f"--nproc-per-node does not work: each process needs a GPU of its own, and this machine has "
@@ -233,7 +234,7 @@ def all_present():
     try:
         yield
     except RuntimeError as error:  # of gloo, NCCL or the store where they meet
-        if not re.search("connection|peer|socket|timed? ?out|gloo|nccl|store", str(error), re.IGNORECASE):
+        if not re.search(r"connection|\bpeer\b|socket|timed? ?out|gloo|nccl|tcpstore", str(error), re.IGNORECASE):
             raise
         raise ConnectionError("Another rank has ended, or does not answer, and this one ends with it. With --max-restarts torchrun "
                               "starts all of them again, and the run goes on from its checkpoint.") from error
