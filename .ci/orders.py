@@ -3,10 +3,12 @@
     python .ci/orders.py FACES [--labels NAME ...] [--size 32] [--minutes 10] [--seed 0]
     python .ci/orders.py FACES --balanced NAME
     python .ci/orders.py FACES --swap NAME [--same NAME] --size 64 --minutes 60
+    python .ci/orders.py FACES --grow --size 128 --minutes 20
 
 FACES: a folder of faces with labels (see helpers.known_labels), or "drawn". The first form trains a generator that draws by
 labels, and has its faces read by a classifier that learnt from faces held out; the second one without labels, on equal shares of
-faces with one and without it, and counts its samples; the third a CycleGAN. Runs are kept in --runs, with a picture of
+faces with one and without it, and counts its samples; the third a CycleGAN; the last grows networks from 32 pixels to
+the size, and trains them at that size from the start. Runs are kept in --runs, with a picture of
 what the generator drew; one that was stopped goes on where it was, and one that is in the table is not made again.
 """
 
@@ -26,7 +28,7 @@ COLUMNS = "what", "data", "size", "minutes", "seed", "images", "of", "figure", "
 def prepare(data, size, seed, runs):
     """Give the notebook's functions the globals that they find there."""
     helpers.fingerprint = lambda *_: ""  # definitions outside of a file have no source to be told by
-    lesson.faces_dir = helpers.find_data(data)
+    lesson.faces_dir = helpers.find_data(data, image_size=size)
     lesson.image_size, lesson.seed, lesson.resume = size, seed, True
     lesson.out_dir = str(Path(runs, f"{Path(lesson.faces_dir).name}_{seed}"))
     lesson.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,6 +81,21 @@ def in_equal_shares(name, minutes):
     return run, found
 
 
+def growing(minutes):
+    """Train for a quarter of the time at a quarter of the size, a quarter at half of it and the rest at all of it; and all of the
+    time at all of it, with the same networks in the end, of half of the lesson's widths -> the last run, and rows."""
+    folder, size, cap = lesson.faces_dir, lesson.image_size, {"cap": 16}
+    options = {"folder": folder, "d_options": cap, "g_options": cap}
+    grown, seconds, found = None, 0.0, []
+    for pixels, share in ((size // 4, 0.25), (size // 2, 0.25), (size, 0.5)):
+        widths = [size * width // pixels // 2 for width in (lesson.d_conv_dim, lesson.g_conv_dim)]
+        grown = lesson.experiment(f"grown to {pixels}", minutes * share, pixels, widths, start=grown, **options)
+        found += [(f"grown: at {pixels} pixels after {seconds + row[2]:.0f} s", "FFD", row[-1], 2000) for row in grown.scores]
+        seconds += grown.seconds
+    run = lesson.experiment(f"{size} from the start", minutes, size, widths, **options)
+    return run, found + [(f"from the start: after {row[2]:.0f} s", "FFD", row[-1], 2000) for row in run.scores]
+
+
 def swapped(name, same, minutes):
     """Train a CycleGAN -> the run, and rows: the truth where it is known, and what a reader and the face network say."""
     lesson.swap_label, lesson.swap_same = name, same
@@ -112,12 +129,13 @@ def main():
     options.add_argument("--balanced")
     options.add_argument("--swap")
     options.add_argument("--same", default="Male")
+    options.add_argument("--grow", action="store_true")
     options.add_argument("--size", type=int, default=32)
     options.add_argument("--minutes", type=float, default=10)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--runs", default=ROOT / "runs" / "orders")
     chosen = options.parse_args()
-    what = (f"swap {chosen.swap}" if chosen.swap else f"equal shares of {chosen.balanced}" if chosen.balanced
+    what = ("growing" if chosen.grow else f"swap {chosen.swap}" if chosen.swap else f"equal shares of {chosen.balanced}" if chosen.balanced
             else f"labels {' '.join(chosen.labels)}")
     prepare(chosen.faces, chosen.size, chosen.seed, chosen.runs)
     common = what, Path(lesson.faces_dir).name, chosen.size, chosen.minutes, chosen.seed
@@ -125,7 +143,8 @@ def main():
         TABLE.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     if list(map(str, common)) in [row[:len(common)] for row in csv.reader(TABLE.open(encoding="utf-8"))]:
         raise SystemExit("This is in the table already.")
-    run, found = (swapped(chosen.swap, chosen.same or None, chosen.minutes) if chosen.swap
+    run, found = (growing(chosen.minutes) if chosen.grow
+                  else swapped(chosen.swap, chosen.same or None, chosen.minutes) if chosen.swap
                   else in_equal_shares(chosen.balanced, chosen.minutes) if chosen.balanced
                   else to_order(chosen.labels, chosen.minutes))
     with open(TABLE, "a", newline="", encoding="utf-8") as file:
