@@ -1,0 +1,257 @@
+"""Time the notebook's training against the baseline (baseline.py), in alternating pairs.
+
+    python .ci/experiments/benchmark.py [--data FOLDER] [--sizes 32 64] [--seconds 4] [--pairs 5]
+    python .ci/experiments/benchmark.py --ranks 2 [--data FOLDER] [--seconds 4] [--pairs 5]
+
+The first row compares the notebook with all its settings with the baseline in batches of 128. In
+the others both loops train the networks of the notebook, on 16 batches held in memory ("step
+only") or from the files ("with data"). The notebook's loop is timed without its sample grids and
+checkpoints. Memory is what each loop takes in a process of its own in up to 20 steps, without the
+pages of mapped files (on Linux; elsewhere it is not known); on a GPU, PyTorch's own.
+
+With --ranks, the notebook's training is timed in one process and in so many under torchrun, on a
+GPU each, or with the processor's cores shared out among them.
+"""
+
+import argparse
+import contextlib
+import itertools
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import baseline
+import torch
+from common import device, helpers, lesson
+
+MOST_STEPS = 20  # while memory is watched
+
+
+@dataclass
+class Case:
+    """One row of the table; `data`: a folder of images."""
+
+    size: int
+    batch: int
+    bfloat16: bool
+    data: str
+    step_only: bool = False
+    default: bool = False
+
+    def __str__(self):
+        if self.default:
+            return f"{self.size} x {self.size}, with the default settings"
+        kind = "bfloat16" if self.bfloat16 else "float32"
+        what = "step only" if self.step_only else "with data"
+        return f"{self.size} x {self.size}, batch {self.batch}, {kind}, {what}"
+
+
+def notebook_networks(size):
+    widths = lesson.d_conv_dim, 64
+    networks = lesson.build_network(*widths, lesson.z_size, size)
+    return [net.to(device(), memory_format=torch.channels_last) for net in networks]
+
+
+def batches(case, loader, most=16):
+    """Batches for ever: from the loader, or always the same few, on the device."""
+    if case.step_only:
+        few = [images.to(device()) for images, _ in itertools.islice(loader, most)]
+        yield from itertools.cycle(few)
+    while True:
+        yield from (images for images, _ in loader)
+
+
+def baseline_loop(case):
+    """Train for ever as the baseline does; yields the number of real images after each step."""
+    D, G = baseline.networks(case.size) if case.default else notebook_networks(case.size)
+    D, G = D.to(device()), G.to(device())
+    optimizers = baseline.adam(D), baseline.adam(G)
+    for images in batches(case, baseline.loader(case.size, case.data, case.batch)):
+        baseline.step(D, G, images.to(device()) * 2 - 1, *optimizers)
+        yield len(images)
+
+
+def notebook_loop(case):
+    """Train for ever as the notebook's `train` does."""
+    D, G = notebook_networks(case.size)
+    if case.default:
+        networks = lesson.build_network(lesson.d_conv_dim, lesson.g_conv_dim, lesson.z_size)
+        D, G = (net.to(device(), memory_format=torch.channels_last) for net in networks)
+    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    batch = lesson.batch_size if case.default else case.batch
+    loader = lesson.get_dataloader(batch, case.size, case.data, flip=True)
+    helpers.keep_on(device(), loader.dataset)
+    for images in batches(case, loader):
+        bfloat16 = helpers.autocast(device()) if case.bfloat16 else contextlib.nullcontext()
+        with bfloat16:
+            lesson.train_step(D, G, lesson.scale(images.to(device())), *optimizers)
+        averaged.update_parameters(G)
+        yield len(images)
+
+
+LOOPS = baseline_loop, notebook_loop
+
+
+def wait():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def images_per_second(loop, seconds):
+    wait()
+    started, images = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        images += next(loop)
+    wait()
+    return images / (time.perf_counter() - started)
+
+
+def megabytes():
+    """The memory of this process without the pages of mapped files; 0 where it is not known."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    found = re.search(r"RssAnon:\s+(\d+)", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1e3 if found else 0.0
+
+
+def first_steps(case, loop, cache):
+    """Seconds until the first step is done, and the most memory that the first steps took."""
+    helpers.CACHE, peaks, done = Path(cache), [megabytes()], threading.Event()
+
+    def watch():
+        while not done.wait(0.01):
+            peaks.append(megabytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started, steps = time.perf_counter(), loop(case)
+    next(steps)
+    wait()
+    seconds = time.perf_counter() - started
+    for _ in itertools.islice(steps, MOST_STEPS - 1):
+        if time.perf_counter() - started > seconds + 10:
+            break
+    done.set()
+    watcher.join()
+    return seconds, max(peaks)
+
+
+def in_own_process(function, *args):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def ratio_of(pairs):
+    ratios = [ours / theirs for theirs, ours in pairs]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def compare(case, seconds, n_pairs, cache):
+    """Print one row: medians of alternating pairs, and the ratio's median, smallest and largest."""
+    memory = [in_own_process(first_steps, case, loop, cache)[1] for loop in LOOPS]
+    loops = [loop(case) for loop in LOOPS]
+    for loop in loops:
+        images_per_second(loop, seconds / 4)  # warm up
+    pairs = [[images_per_second(loop, seconds) for loop in loops] for _ in range(n_pairs)]
+    theirs, ours = (statistics.median(column) for column in zip(*pairs))
+    cells = [str(case), f"{theirs:,.0f}", f"{ours:,.0f}", ratio_of(pairs)]
+    cells += [f"{value:,.0f}" for value in memory]
+    print("|", " | ".join(cells), "|", flush=True)
+
+
+def train_as_rank(batch, seconds, data):
+    """What each rank runs: the notebook's training; prints images/s."""
+    torch.manual_seed(0)
+    helpers.world()  # which GPU
+    networks = lesson.build_network(lesson.d_conv_dim, lesson.g_conv_dim, lesson.z_size)
+    D, G = (net.to(device(), memory_format=torch.channels_last) for net in networks)
+    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    loader = lesson.get_dataloader(batch, 32, data, flip=True)
+    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
+    for limit in (1, seconds):  # the first to warm up
+        run = helpers.Run(stop=helpers.StopRule(limit / 60), averaged=averaged, **parts)
+        lesson.train(D, G, loader, *optimizers, 10**6, 10**6, averaged, run)
+        wait()
+    print(f"images/s: {run.images / run.seconds}")
+
+
+def speed_of(ranks, batch, seconds, data):
+    """Images/s of so many processes under torchrun."""
+    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    if not torch.cuda.is_available():
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
+    code = f"import benchmark; benchmark.train_as_rank({batch}, {seconds}, {data!r})"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, f"--nproc-per-node={ranks}", "--no-python", sys.executable, "-c", code]
+    environment = os.environ | environment
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return float(done.stdout.rpartition("images/s:")[2])
+
+
+def compare_ranks(ranks, batches, seconds, n_pairs, data):
+    heads = ["batch of all ranks", "one rank, images/s", f"{ranks} ranks, images/s", "ratio"]
+    print("|", " | ".join(heads), "|\n|" + " --- |" * len(heads), flush=True)
+    for batch in batches:
+        both = (1, ranks)
+        pairs = [[speed_of(n, batch, seconds, data) for n in both] for _ in range(n_pairs)]
+        one, many = (statistics.median(column) for column in zip(*pairs))
+        print(f"| {batch} | {one:,.0f} | {many:,.0f} | {ratio_of(pairs)} |", flush=True)
+
+
+def compare_loops(args, data):
+    precisions = [False, True] if helpers.has_fast_bfloat16(device()) else [False]
+    default = Case(32, baseline.SETTINGS["batch_size"], precisions[-1], data, default=True)
+    kinds = itertools.product(args.sizes, precisions, (True, False))
+    cases = [Case(size, args.batch, bfloat16, data, only) for size, bfloat16, only in kinds]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
+        helpers.CACHE = Path(cache)
+        (first, memory), (again, _) = (
+            in_own_process(first_steps, default, notebook_loop, cache) for _ in range(2)
+        )
+        print(
+            f"To the first training step: {first:.1f} s and {memory:,.0f} MB the first time, ",
+            end="",
+        )
+        print(f"{again:.1f} s the next.\n")
+        heads = ["case", "baseline, images/s", "notebook, images/s", "ratio, median (min to max)"]
+        heads += ["baseline, MB", "notebook, MB"]
+        print("|", " | ".join(heads), "|\n|" + " --- |" * len(heads), flush=True)
+        for case in [default, *cases]:
+            if args.only in str(case):
+                compare(case, args.seconds, args.pairs, cache)
+
+
+def main(arguments=None):
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("--data", help="a folder of face photographs; without it drawn faces")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", default="", help="only cases in whose name these words stand")
+    parser.add_argument(
+        "--ranks", type=int, help="time so many processes against one, nothing else"
+    )
+    args = parser.parse_args(arguments)
+    data = str(args.data or helpers.find_data("drawn"))
+    if args.ranks:
+        sizes = lesson.batch_size, args.batch, 4 * args.batch
+        compare_ranks(args.ranks, sizes, args.seconds, args.pairs, data)
+    else:
+        compare_loops(args, data)
+
+
+if __name__ == "__main__":
+    main()

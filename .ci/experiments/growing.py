@@ -1,0 +1,88 @@
+"""Train at a large size from the start, and grow there from a quarter of it: rows of growing.csv.
+
+    python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0]
+
+FACES: a folder of faces, or "drawn". Growing trains for a quarter of the time at a quarter of the
+size, a quarter at half of it, and the rest at all of it. Both ways end with the same networks, of
+half of the lesson's widths. Runs that were stopped go on; a row for each score.
+"""
+
+import argparse
+from pathlib import Path
+
+from common import HERE, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
+
+STAGES = (
+    (4, 0.25),
+    (2, 0.25),
+    (1, 0.5),
+)  # the size divided by so much, for such a share of the time
+
+
+def networks(size, smaller):
+    """Networks for size / smaller pixels, wide enough to grow: half as wide at twice the size."""
+    widths = [smaller * width // 2 for width in (lesson.d_conv_dim, lesson.g_conv_dim)]
+    lesson.Discriminator.widest, lesson.Generator.widest = 16, 16  # small ones end as wide
+    return lesson.fresh(size // smaller, widths)
+
+
+def train(name, minutes, size, D, G):
+    """A run at this size."""
+    prepare_size(size)
+    settings = {"name": name, "size": size, "minutes": minutes, "seed": lesson.seed}
+    folder = Path(f"{lesson.out_dir}_growing", name)
+    return train_for(minutes, folder, settings, lesson.loader, D, G)
+
+
+def prepare_size(size):
+    """The loader and the features of the validation faces, at this size."""
+    if lesson.image_size == size:
+        return
+    lesson.image_size = size
+    lesson.loader = lesson.get_dataloader(lesson.batch_size, size, lesson.faces_dir, flip=True)
+    helpers.keep_on(device(), lesson.loader.dataset)
+    lesson.validation_features = helpers.face_features(lesson.real_faces("validation"))
+
+
+def grow(size, minutes):
+    """The runs of the three stages, each from the weights of the one before."""
+    runs = []
+    for smaller, share in STAGES:
+        D, G = networks(size, smaller)
+        if runs:
+            lesson.carry_over(runs[-1].parts["G"], G)
+            lesson.carry_over(runs[-1].parts["D"], D, -1)
+        runs.append(train(f"grown_to_{size // smaller}", minutes * share, size // smaller, D, G))
+    return runs
+
+
+def main(arguments=None):
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("faces")
+    parser.add_argument("--size", type=int, default=128, help="pixels")
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--table", type=Path, default=HERE / "growing.csv")
+    args = parser.parse_args(arguments)
+
+    data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
+    row = dict(experiment="growing", data=data, size=args.size)
+    row |= dict(minutes=f"{args.minutes:.1f}", seed=args.seed)
+    if table.has(**row):
+        return
+    row["machine"] = machine()
+    seconds, scores = 0.0, []
+    for run in grow(args.size, args.minutes):
+        words = f"grown: at {run.settings['size']} pixels after"
+        scores += [(f"{words} {seconds + score[2]:.0f} s", score[-1]) for score in run.scores]
+        seconds += run.seconds
+    run = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
+    scores += [(f"from the start: after {score[2]:.0f} s", score[-1]) for score in run.scores]
+    for subject, value in scores:
+        table.add(**row, images=run.images, subject=subject, measure="FFD", value=value, n=2000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Train the CycleGAN that puts a label on and takes it off, and measure it: rows of makeup.csv.
+
+    python .ci/experiments/makeup.py FACES [--label Heavy_Makeup] [--same Male] [--size 32]
+        [--minutes 10] [--seed 0]
+
+FACES: a folder of faces with these labels, or "drawn". Domain A has the faces without the label,
+domain B those with it, all with the same value of --same. On drawn faces it is compared with the
+truth, the same people drawn the other way; on all, a classifier that was trained on faces held out
+says which it takes for B. What is in the table is not made again; a run that was stopped goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from common import HERE, RUNS, Table, bounded_by, lesson, machine, prepare
+
+PEOPLE = 500  # drawn both ways, to compare with
+MEASURES = "L1 in the region", "change outside / inside"
+
+
+def compare_with_truth(G_AB, G_BA, A, B, common):
+    """Rows for people drawn both ways: the CycleGAN, and two simple rivals."""
+    a, b, region = lesson.drawn_pairs(PEOPLE, lesson.image_size, common)
+    shift = lesson.some_of(B)[0].mean(0) - lesson.some_of(A)[0].mean(0)
+    ways = ("A to B", a, b, G_AB, shift), ("B to A", b, a, G_BA, -shift)
+    for way, before, wanted, generator, change in ways:
+        methods = {"doing nothing": before, "mean recolouring": (before + change).clamp(-1, 1)}
+        methods["CycleGAN"] = lesson.in_batches(generator, before)
+        for method, after in methods.items():
+            errors = lesson.makeup_errors(before, after, wanted, region)
+            for measure, value in zip(MEASURES, errors):
+                yield f"{way}, {method}", measure, value, PEOPLE
+
+
+def domain_classifier(A, B):
+    """A classifier of the two domains, trained on their validation faces."""
+    a, b = (lesson.some_of(domain.part("validation"))[0] for domain in (A, B))
+    labels = torch.cat([torch.zeros(len(a), 1), torch.ones(len(b), 1)])
+    torch.manual_seed(0)
+    return lesson.attribute_classifier(torch.cat([a, b]), labels)
+
+
+def ask_classifier(G_AB, G_BA, A, B):
+    """Rows for test faces: what is taken for B, and how many stay the same person."""
+    classifier = domain_classifier(A, B)
+    a, b = (lesson.some_of(domain.part("test"))[0] for domain in (A, B))
+    fake_b, fake_a = lesson.in_batches(G_AB, a), lesson.in_batches(G_BA, b)
+    sets = {"A": a, "G_AB(A)": fake_b, "G_BA(G_AB(A))": lesson.in_batches(G_BA, fake_b)}
+    sets |= {"B": b, "G_BA(B)": fake_a}
+    for name, faces in sets.items():
+        share = (lesson.in_batches(classifier, faces) > 0).float().mean().item()
+        yield name, "classified as B", share, len(faces)
+    yield "G_AB(A)", "identity kept", lesson.identity_kept(a, fake_b), len(a)
+    yield "G_BA(B)", "identity kept", lesson.identity_kept(b, fake_a), len(b)
+
+
+def train(size, minutes):
+    """The run, and rows (subject, measure, value, n)."""
+    A, B, common = lesson.domains(size)
+    with bounded_by(minutes):
+        run = lesson.train_cyclegan(A, B, size, n_images=None)
+    G_AB, G_BA = run.parts["generators"].eval()
+    rows = [("A", "faces to train on", len(A), len(A)), ("B", "faces to train on", len(B), len(B))]
+    if "drawn_faces" in Path(lesson.faces_dir).parts:
+        rows += compare_with_truth(G_AB, G_BA, A, B, common)
+    return run, [*rows, *ask_classifier(G_AB, G_BA, A, B)]
+
+
+def main(arguments=None):
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("faces")
+    parser.add_argument("--label", default="Heavy_Makeup")
+    parser.add_argument("--same", default="Male", help="an empty text: among all")
+    parser.add_argument("--size", type=int, default=32, help="pixels")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--table", type=Path, default=HERE / "makeup.csv")
+    args = parser.parse_args(arguments)
+
+    data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
+    row = dict(experiment=args.label, data=data, size=args.size, minutes=f"{args.minutes:.1f}")
+    row["seed"] = args.seed
+    if table.has(**row):
+        return
+    lesson.domain_label, lesson.domain_same = args.label, args.same or None
+    lesson.out_dir = f"{lesson.out_dir}_{args.label}_{args.size}"
+    run, found = train(args.size, args.minutes)
+    for subject, measure, value, n in found:
+        table.add(
+            **row, images=run.images, subject=subject, measure=measure,
+            value=value, n=n, machine=machine(),
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Conditional generation: labels given to networks, orders for faces, balanced batches."""
+
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+import helpers
+from assets.drawn_faces import draw_faces
+
+
+def networks(notebook, labels, size=16, z_size=8):
+    """A discriminator and a generator for labels (n, k), initialised from the same seed."""
+    torch.manual_seed(0)
+    D = notebook.ProjectionDiscriminator(4, size, labels.shape[1])
+    G = notebook.ConditionalGenerator(z_size, 4, size, labels)
+    return D.apply(notebook.weights_init_normal), G.apply(notebook.weights_init_normal)
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where the processor would have to wait for a number from the device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__
+        reads = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
+        assert not name.startswith(reads), f"expected no read from the device, got {name}"
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_labels_change_faces_and_every_weight_learns(notebook, size):
+    labels = torch.eye(2).repeat(8, 1)
+    D, G = networks(notebook, labels, size)
+    z, y = torch.randn(4, 8), labels[:4]
+    logits = D(G(z, y), y)
+    assert logits.shape == (4, 1), f"expected logits (4, 1), got {logits.shape}"
+    logits.sum().backward()
+    for name, weight in [*D.named_parameters(), *G.named_parameters()]:
+        is_finite = weight.grad is not None and weight.grad.isfinite().all()
+        assert is_finite, f"expected a finite gradient for {name}, got {weight.grad}"
+    G.eval()
+    assert not torch.allclose(G(z, y), G(z, 1 - y), atol=1e-5), "expected other faces, got the same"
+
+
+def test_the_discriminator_learns_what_goes_with_which_label(notebook):
+    images = torch.tensor([0.5, -0.5]).repeat_interleave(16)[:, None, None, None]
+    images = images + 0.1 * torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    right = torch.eye(2).repeat_interleave(16, 0)  # light, dark: no image alone is wrong
+    D, _ = networks(notebook, right)
+    optimizer = notebook.adam(D, 2e-3)
+    for _ in range(40):
+        loss = notebook.real_loss(D(images, right)) + notebook.fake_loss(D(images, 1 - right))
+        notebook.update(D, optimizer, loss)
+    share = (D(images, right) > D(images, 1 - right)).float().mean()
+    assert share > 0.95, f"expected D to see which label fits, got {share:.0%}"
+
+
+def test_without_labels_a_generator_takes_them_as_the_data_has_them(notebook):
+    labels = (torch.arange(500)[:, None] % torch.tensor([2, 10]) == 0).float()  # a half, a tenth
+    _, G = networks(notebook, labels, z_size=1)
+    given = []
+    G.layers.register_forward_pre_hook(lambda layers, inputs: given.append(inputs[0][:, 1:]))
+    z = torch.randn(5000, 1, generator=torch.Generator().manual_seed(0))
+    G.eval()(z)
+    G(z[:3])
+    shares = (given[0] > 0).float().mean(0)
+    assert torch.allclose(shares, torch.tensor([0.5, 0.1]), atol=0.05), f"got shares of {shares}"
+    assert torch.equal(given[1], given[0][:3]), "expected the same labels for the same latents"
+
+
+@pytest.mark.parametrize("z_size", [1, 8])
+def test_an_exported_generator_runs_on_any_device_and_batch(notebook, tmp_path, z_size):
+    _, G = networks(notebook, torch.eye(3).repeat(4, 1), z_size=z_size)
+    G.eval()
+    helpers.export_generator(G, tmp_path / "generator.pt2")
+    program = torch.export.load(tmp_path / "generator.pt2")
+    checks = [node for node in program.graph.nodes if "_assert_tensor_metadata" in str(node.target)]
+    assert not checks, f"expected no check of the device, got {checks[0].format_node()}"
+    for n in (1, 7):
+        z = torch.randn(n, z_size)
+        same = torch.allclose(program.module()(z), G(z), atol=1e-5)
+        assert same, f"{n} latents: expected the generator's own faces, got others"
+
+
+def labelled_loader(n=32):
+    """A loader of n noisy 16 x 16 images, of which every second has the first of three labels."""
+    images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
+    faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"])
+    faces.labels = torch.eye(4)[:, :3].repeat(n // 4, 1)
+    return DataLoader(faces, 8, shuffle=True, collate_fn=helpers.as_batch)
+
+
+def train_small(notebook, folder, n_epochs):
+    """Train for so many epochs of 4 steps each -> the run."""
+    loader = labelled_loader()
+    D, G = networks(notebook, loader.dataset.labels)
+    averaged = notebook.AveragedModel(G, multi_avg_fn=notebook.moving_average)
+    optimizers = dict(d_optimizer=notebook.adam(D, 1e-3), g_optimizer=notebook.adam(G, 1e-3))
+    run = helpers.Run(folder, {"seed": 0}, D=D, G=G, averaged=averaged, **optimizers)
+    given = D, G, loader, *optimizers.values(), n_epochs, 2, averaged, run
+    losses = notebook.train_conditional(*given)
+    assert len(losses) == 2 * n_epochs, f"expected {2 * n_epochs} pairs, got {len(losses)}"
+    return run
+
+
+def test_conditional_training_goes_on_bit_for_bit(notebook, tmp_path):
+    straight = train_small(notebook, tmp_path / "straight", 4)
+    train_small(notebook, tmp_path / "split", 2)
+    split = train_small(notebook, tmp_path / "split", 4)
+    assert split.step == straight.step == 16, f"expected 16 steps, got {split.step}"
+    untrained = networks(notebook, labelled_loader().dataset.labels)
+    for name, before in zip("DG", untrained):
+        others, start = split.parts[name].state_dict(), dict(before.named_parameters())
+        for key, weight in straight.parts[name].named_parameters():
+            assert torch.equal(weight, others[key]), f"expected {key} of {name} as without a stop"
+            assert weight.ndim < 2 or not torch.equal(weight, start[key]), f"{key} has not moved"
+
+
+def test_no_conditional_step_reads_from_the_device(notebook):
+    labels = torch.eye(2).repeat(4, 1)
+    D, G = networks(notebook, labels)
+    optimizers = notebook.adam(D, 1e-3), notebook.adam(G, 1e-3)
+    real = torch.rand(8, 3, 16, 16)
+    notebook.conditional_step(D, G, real, labels, *optimizers)
+    with NoReading():
+        notebook.conditional_step(D, G, real, labels, *optimizers)
+
+
+def save_faces(folder, name_of, n=120):
+    """Write n drawn faces of 16 x 16 pixels under the names that `name_of(i)` gives."""
+    for i, face in enumerate(draw_faces(n, 16)[0].permute(0, 2, 3, 1).numpy()):
+        path = folder / name_of(i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(path)
+
+
+NAMES = {  # a folder's layout -> the name of face number i
+    "classes": lambda i: f"{('cats', 'dogs')[i % 2]}/{i}.png",
+    "utkface": lambda i: f"30_{i // 2 % 2}_{2 * (i % 2)}_2017{i}.png",
+    "none": lambda i: f"{i}.png",
+}
+
+
+@pytest.fixture
+def small(notebook, monkeypatch, empty_place):
+    """set_up(layout, **settings): a folder of 120 faces and the notebook's settings, all small."""
+
+    def set_up(layout, **settings):
+        folder = empty_place / "faces"
+        save_faces(folder, NAMES[layout])
+        loader = notebook.get_dataloader(8, 16, folder)
+        known = helpers.known_labels(folder, loader.dataset)
+        settings |= dict(faces_dir=folder, loader=loader, known=known, image_size=16, z_size=8)
+        settings |= dict(batch_size=8, n_drawn=60, out_dir=str(empty_place / "run"))
+        settings |= dict(device=torch.device("cpu"), memory_format=torch.channels_last)
+        for name, value in settings.items():
+            monkeypatch.setattr(notebook, name, value, raising=False)
+        return folder
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    "layout, names",
+    [("classes", ("cats", "dogs")), ("utkface", ("Male", "White", "Asian")), ("none", None)],
+)
+def test_faces_with_any_labels_can_be_generated_by_label(notebook, small, capsys, layout, names):
+    folder = small(layout)
+    found = notebook.labelled_folder()
+    loader = notebook.get_dataloader(8, 16, found)
+    labels = notebook.usable_labels(helpers.known_labels(found, loader.dataset))
+    if names:
+        assert (found, labels) == (folder, names), f"expected {names} of {folder}, got {labels}"
+    else:
+        assert "too few labels" in capsys.readouterr().out and "Male" in labels, f"got {labels}"
+    loader.dataset.labels = helpers.labels_of(found, loader.dataset, labels)
+    D = partial(notebook.ProjectionDiscriminator, n_labels=len(labels))
+    G = partial(notebook.ConditionalGenerator, labels=loader.dataset.labels)
+    given = dict(n_images=24, faces=loader, loop=notebook.train_conditional)
+    run = notebook.experiment("labels", *notebook.fresh(16, (4, 4), D=D, G=G), **given)
+    assert run.images == 24 and list(run.folder.glob("samples/*.png")), f"got {run.images} images"
+    exported = torch.export.load(run.folder / "generator.pt2").module()
+    assert exported(torch.randn(3, 8)).shape == (3, 3, 16, 16), "expected faces of latents alone"
+    generator = run.best_generator()
+    sweep = notebook.label_sweep(generator.labels)
+    assert len(sweep) == len(labels) + (layout != "classes"), f"got {len(sweep)} rows of labels"
+    faces = notebook.in_batches(generator, torch.randn(len(sweep), 8), sweep)
+    assert faces.shape == (len(sweep), 3, 16, 16), f"got {faces.shape}"
+
+
+def test_labels_that_few_faces_have_are_not_chosen(notebook):
+    known = {"Bald": torch.arange(100) < 19, "Young": torch.arange(100) < 81}
+    known |= {"Hat": torch.arange(100) < 20, "Male": torch.arange(100) < 80}
+    labels = notebook.usable_labels(known)
+    assert labels == ("Male", "Hat"), f"expected Male and Hat, got {labels}"
+    known = {f"label {i}": torch.arange(100) % 2 == 0 for i in range(9)} | {"Smiling": known["Hat"]}
+    assert notebook.usable_labels(known) == ("Smiling", *(f"label {i}" for i in range(4)))
+
+
+def test_a_folder_without_the_needed_label_gives_way_to_drawn_faces(notebook, small, capsys):
+    folder = small("classes")
+    assert notebook.labelled_folder("cats") == folder, "expected the folder that has the label"
+    assert notebook.labelled_folder("Male").parts[0] == "drawn_faces", "expected drawn faces"
+    assert "too few labels" in capsys.readouterr().out, "expected a sentence, got none"
+
+
+GROUPS = {  # how to make groups of 400 rows, and the shares that are expected
+    "a label": (lambda rows: (rows >= 350).long(), 2),
+    "two labels": (lambda rows: 2 * (rows >= 350).long() + rows % 2, 4),
+    "numbers with a gap": (lambda rows: 3 * (rows // 350), 2),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_balanced_loader_serves_equal_shares(notebook, kind):
+    groups_of, n_groups = GROUPS[kind]
+    rows = torch.arange(400)
+    colours = torch.stack([rows // 256, rows % 256, 0 * rows], 1).to(torch.uint8)
+    faces = helpers.DecodedFaces(colours[:, :, None, None].expand(-1, -1, 16, 16), rows, ["."])
+    loader = DataLoader(faces, 20, shuffle=True, collate_fn=helpers.as_batch)
+    balanced, run, served = notebook.balanced_loader(loader, groups_of(rows)), helpers.Run(), []
+    with run:
+        for epoch in range(5):
+            for images, labels in run.watch(balanced, epoch):
+                pixels = (images[:, :2, 0, 0] * 255).round()
+                is_same = torch.equal(labels, (pixels[:, 0] * 256 + pixels[:, 1]).long())
+                assert is_same, "expected the labels to stay with their images"
+                served += labels.tolist()
+    shares = np.unique(groups_of(torch.tensor(served)), return_counts=True)[1] / len(served)
+    assert len(served) == 2000 and np.allclose(shares, 1 / n_groups, atol=0.05), f"got {shares}"
+
+
+def test_groups_that_would_be_learnt_by_heart_are_refused(notebook):
+    loader = DataLoader(range(100), 10)
+    with pytest.raises(ValueError, match=r"groups have \[81, 19\] faces.* at least 20"):
+        notebook.balanced_loader(loader, (torch.arange(100) >= 81).long())
+
+
+def test_the_classifier_leaves_the_face_network_as_it_is(notebook):
+    _, network = notebook.face_network.load_face_network()
+    before = copy.deepcopy(network.state_dict())
+    faces, labels = torch.rand(20, 3, 16, 16), torch.eye(2).repeat(10, 1)
+    classifier = notebook.attribute_classifier(faces, labels, epochs=1, batch_size=10)
+    moved = [key for key, value in network.state_dict().items() if not value.equal(before[key])]
+    assert not moved and not network.training, f"expected the same network, got another {moved}"
+    assert not any(isinstance(m, nn.Module) and m.training for m in classifier.modules())

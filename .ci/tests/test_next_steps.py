@@ -1,0 +1,262 @@
+"""The next steps: every option by itself, every choice of the last section, and experiments."""
+
+import csv
+import types
+
+import pytest
+import torch
+from conftest import ROOT
+from small_runs import noise_loader
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import helpers
+from problem_unittests import pictures
+
+NORMS = "batch", "instance", "group", "layer", "pixel", None
+OPTIONS = [
+    *(f"D: {norm}" for norm in NORMS),
+    *(f"G: {norm}" for norm in NORMS),
+    *("D: spectral", "D: reflect", "D: replicate", "D: batch deviation"),
+    *("G: nearest", "G: nearest, reflect", "G: shuffle", "G: shuffle, replicate", "G: styles"),
+]
+
+
+def build(notebook, option, size, width=4):
+    """Small networks, with weights of their own for each call, of which one has this option."""
+    classes = {
+        "D: batch deviation": {"D": notebook.MinibatchStdDiscriminator},
+        "G: nearest": {"G": notebook.NearestGenerator},
+        "G: shuffle": {"G": notebook.PixelShuffleGenerator},
+        "G: styles": {"G": notebook.StyleGenerator},
+    }
+    kind, _, mode = option.partition(", ")
+    D, G = notebook.build_network(width, width, 10, size, **classes.get(kind, {}))
+    name = option[3:]
+    if name in map(str, NORMS):
+        norm = {str(norm): norm for norm in NORMS}[name]
+        notebook.exchange_norm(D if option[0] == "D" else G, norm)
+    if option == "D: spectral":
+        notebook.spectral_norm_everywhere(D)
+    if kind == "G: shuffle":
+        notebook.icnr(G)
+    if mode or name in ("reflect", "replicate"):
+        notebook.pad_with(G if mode else D, mode or name)
+    return D, G
+
+
+# ---------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
+def test_every_option_gives_networks_that_learn_at_every_size(notebook, size):
+    for option in OPTIONS:
+        D, G = build(notebook, option, size)
+        fake, what = G(torch.randn(4, 10)), f"{option} at {size} pixels"
+        assert fake.shape == (4, 3, size, size), f"{what}: expected images, got {fake.shape}"
+        assert fake.abs().max() <= 1, f"{what}: expected values in [-1, 1], got others"
+        logits = D(fake)
+        assert logits.shape == (4, 1), f"{what}: expected logits (4, 1), got {logits.shape}"
+        notebook.real_loss(logits).backward()
+        for name, weight in [*D.named_parameters(), *G.named_parameters()]:
+            is_finite = weight.grad is not None and weight.grad.isfinite().all()
+            assert is_finite, f"{what}: expected a finite gradient for {name}, got {weight.grad}"
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_few_steps_with_every_option_teach_the_discriminator(notebook, option):
+    torch.manual_seed(0)
+    D, G = build(notebook, option, 16, width=8)
+    optimizers = notebook.adam(D, 2e-3), notebook.adam(G, 1e-4)
+    steps = (notebook.train_step(D, G, pictures(32, 16), *optimizers) for _ in range(30))
+    losses = [d_loss.item() for d_loss, _ in steps]
+    is_lower = losses[-1] < min(losses[0], 1.3)
+    assert is_lower, f"expected a d_loss below {losses[0]:.2f} and 1.3, got {losses[-1]:.2f}"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_exchanging_the_norm_keeps_all_other_weights(notebook, norm):
+    for network in notebook.build_network(4, 4, 10, 32):
+        before = {name: weight.clone() for name, weight in network.named_parameters()}
+        is_norm = {
+            f"{name}.{kind}"
+            for name, layer in network.named_modules()
+            for kind in ("weight", "bias")
+            if isinstance(layer, nn.BatchNorm2d)
+        }
+        assert notebook.exchange_norm(network, norm) is network, "expected the same network"
+        after = dict(network.named_parameters())
+        for name in before.keys() - is_norm:
+            assert torch.equal(before[name], after[name]), f"{name}: expected no change"
+        added = [weight for name, weight in after.items() if name not in before]
+        n = 0 if norm in ("batch", "instance") else len(is_norm) // 2
+        assert len(added) == n, f"norm={norm!r}: expected {n} new biases, got {len(added)}"
+        assert not any(bias.any() for bias in added), "expected biases of 0"
+
+
+def test_spectral_norm_keeps_the_largest_singular_value_near_1(notebook):
+    D = notebook.spectral_norm_everywhere(notebook.build_network(16, 8, 10, 32)[0])
+    optimizer = notebook.adam(D, 1e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        notebook.real_loss(D(pictures(8, 32))).backward()
+        optimizer.step()
+    for name, layer in D.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            largest = torch.linalg.svdvals(layer.weight.flatten(1))[0].item()
+            assert abs(largest - 1) < 0.1, f"{name}: expected about 1, got {largest:.3f}"
+
+
+def test_padding_changes_the_border_alone(notebook):
+    D = notebook.build_network(8, 8, 10, 32)[0].eval()
+    x, first = pictures(4, 32), D.features[0]
+    outputs = {}
+    for mode in ("zeros", "reflect", "replicate"):
+        notebook.pad_with(D, mode)
+        outputs[mode] = first(x).detach()
+    for mode in ("reflect", "replicate"):
+        apart = (outputs[mode] - outputs["zeros"]).abs().amax((0, 1))
+        assert not apart[1:-1, 1:-1].any(), f"{mode}: expected the middle unchanged"
+        assert apart[0].min() > 0, f"{mode}: expected another border, got the same"
+
+
+def test_the_batch_deviation_sees_whether_a_batch_repeats_itself(notebook):
+    D = notebook.build_network(8, 8, 10, 16, D=notebook.MinibatchStdDiscriminator)[0]
+    notebook.exchange_norm(D, "layer")
+    D.logit.weight.data.zero_()[0, -1] = 1  # nothing but the last feature counts
+    varied, same = D(pictures(16, 16)), D(pictures(1, 16).repeat(16, 1, 1, 1))
+    is_larger = varied.min() > 100 * same.abs().max()
+    assert is_larger, f"expected about 0 for one image 16 times, got {same[0].item():.4f}"
+
+
+@pytest.mark.parametrize("size, width", [(32, 8), (64, 4)])
+def test_layers_are_carried_over_from_any_size(notebook, size, width):
+    class WideDiscriminator(notebook.Discriminator):
+        widest = 16
+
+    class WideGenerator(notebook.Generator):
+        widest = 16
+
+    wide = {"D": WideDiscriminator, "G": WideGenerator}
+    old = notebook.build_network(2 * width, 2 * width, 10, size, **wide)
+    new = notebook.build_network(width, width, 10, 2 * size, **wide)
+    depth = {32: 3, 64: 4}[size]
+    copied = notebook.carry_over(old[0], new[0], -1), notebook.carry_over(old[1], new[1])
+    expected = 2 * depth - 1, 2 * depth  # with the batch normalisations; D has none in front
+    assert copied == expected, f"expected {expected} layers, got {copied}"
+
+
+# ---------------------------------------------------------------- what does not go together
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda nb: nb.norm_layer("batchnorm", 8), "norm = 'batchnorm' .* one of 'batch'"),
+        (lambda nb: nb.pad_with(nb.Discriminator(8), "circular"), "padding = 'circular'"),
+        (lambda nb: nb.pad_with(nb.Generator(4, 4), "reflect")(torch.randn(2, 4)), "zeros"),
+        (lambda nb: nb.rate_at("sawtooth", 0.5), "schedule = 'sawtooth'"),
+        (lambda nb: nb.step_with("hinges"), "loss = 'hinges' .* one of 'hinge'"),
+        (lambda nb: nb.step_with(n_critic=0), "n_critic = 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(notebook, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(notebook)
+
+
+# ---------------------------------------------------------------- choices and experiments
+
+
+@pytest.fixture
+def lesson(notebook, empty_place, monkeypatch):
+    """The notebook's definitions, with what its cells find as globals: small faces, on the CPU."""
+    loader = noise_loader(40)
+    found = {
+        "device": torch.device("cpu"),
+        "memory_format": torch.channels_last,
+        "loader": loader,
+        "out_dir": "runs/lesson",
+        "score": lambda generator, n: 1.0,
+        "d_conv_dim": 4,
+        "g_conv_dim": 4,
+        "z_size": 8,
+    }
+    for name, value in found.items():
+        monkeypatch.setattr(notebook, name, value, raising=False)
+    return notebook
+
+
+def small(notebook, **classes):
+    torch.manual_seed(0)
+    return notebook.build_network(4, 4, 8, 16, **classes)
+
+
+def test_every_choice_makes_steps(lesson, monkeypatch):
+    monkeypatch.setattr(lesson, "fresh", lambda **classes: small(lesson, **classes))
+    run = types.SimpleNamespace(step=0, progress=0.0)
+    for name, choice in lesson.CHOICES.items():
+        networks = dict(zip("DG", small(lesson)))
+        arguments = networks | choice(**networks)
+        D, G, step = arguments["D"], arguments["G"], arguments.get("step")
+        optimizers = arguments.get("d_optimizer") or lesson.adam(D, 1e-3), lesson.adam(G, 1e-3)
+        held = {id(w) for group in optimizers[0].param_groups for w in group["params"]}
+        assert held == set(map(id, D.parameters())), f"{name}: expected an optimizer of D's weights"
+        before = [weight.clone() for weight in [*D.parameters(), *G.parameters()]]
+        given = (D, G, pictures(8, 16), *optimizers)
+        losses = step(*given, run) if step else lesson.train_step(*given)
+        assert all(loss.isfinite() for loss in losses), f"{name}: expected losses, got {losses}"
+        moved = [not w.equal(old) for w, old in zip([*D.parameters(), *G.parameters()], before)]
+        is_trained = sum(moved) > 0.9 * len(moved)  # StyleGenerator's last strength starts at rest
+        assert is_trained, f"{name}: expected weights that move, got {sum(moved)} of {len(moved)}"
+
+
+def test_every_choice_has_a_row(notebook):
+    table = ROOT / ".ci" / "experiments" / "results.csv"
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["minutes"] == "5"]
+    measured = {row["recipe"] for row in rows if row["machine"].startswith("1 thread")}
+    missing = notebook.CHOICES.keys() - measured
+    assert not missing, f"expected a row for every choice, got none for {missing}"
+
+
+def test_an_experiment_sees_so_many_images_and_goes_on_with_more(lesson):
+    first = lesson.experiment("one: two", *small(lesson), n_images=40)
+    assert first.images == 40 and first.scores, f"expected 40 images, a score, got {first.images}"
+    assert first.folder.name == "one two", f"expected a folder for any disk, got {first.folder}"
+    more = lesson.experiment("one: two", *small(lesson), n_images=60)
+    assert (more.step, more.folder) == (15, first.folder), f"expected 15 steps, got {more.step}"
+    other = lesson.experiment("other", *small(lesson), n_images=20, step=lesson.step_with("hinge"))
+    assert other.folder != first.folder, "expected a folder for each experiment, got the same"
+    n = len(list(other.folder.glob("samples/*.png")))
+    assert n > 1, f"expected sample grids, got {n}"
+
+
+def test_an_experiment_with_other_faces_takes_no_score(lesson):
+    run = lesson.experiment("others", *small(lesson), n_images=20, faces=noise_loader(20))
+    assert not run.scores and run.best_generator() is not None, f"expected none, got {run.scores}"
+
+
+def test_a_run_with_a_schedule_goes_on_where_it_was(notebook, tmp_path):
+    def rates_of(n_images):
+        D, G = small(notebook)
+        optimizers = notebook.adam(D, 1e-3), notebook.adam(G, 1e-3)
+        schedulers = [notebook.scheduler_for("linear", optimizer) for optimizer in optimizers]
+        parts = dict(D=D, G=G, averaged=AveragedModel(G), **dict(zip("de", schedulers)))
+        parts |= {"d_optimizer": optimizers[0], "g_optimizer": optimizers[1]}
+        stop, rates = helpers.StopRule(images=n_images), []
+        run = helpers.Run(tmp_path, {"seed": 0}, stop, **parts)
+        note = lambda *_: rates.append(optimizers[1].param_groups[0]["lr"])  # noqa: E731
+        optimizers[1].register_step_post_hook(note)
+        given = D, G, noise_loader(40), *optimizers, 100, 4, parts["averaged"], run
+        notebook.train(*given, schedulers=schedulers)
+        return rates
+
+    def expected(steps, n_steps):
+        shares = [int(100 * step / n_steps) / 100 for step in steps]
+        return [1e-3 * min(1, 2 - 2 * share) for share in shares]
+
+    first, more = rates_of(80), rates_of(320)  # 20 steps, then 60 more
+    assert first == pytest.approx(expected(range(20), 20)), f"expected linear decay, got {first}"
+    there = expected(range(21, 80), 80)
+    assert more[1:] == pytest.approx(there), f"with more images: expected {there}, got {more[1:]}"
