@@ -1,6 +1,6 @@
 """Make the pictures in assets/ from finished runs.
 
-    python .ci/experiments/pictures.py strip RUN assets/strip.png
+    python .ci/experiments/pictures.py strip RUN [GENERATOR] assets/strip.png
     python .ci/experiments/pictures.py faces RUN assets/gallery_32.png [--columns 14] [--n 42]
     python .ci/experiments/pictures.py losses RUN assets/collapsed.png
     python .ci/experiments/pictures.py three_runs HEALTHY COLLAPSED WINS assets/three_runs.png
@@ -9,7 +9,8 @@
     python .ci/experiments/pictures.py drawn assets/drawn_faces.png
 
 RUN: the folder that a run left. strip: its sample grids at the start and after 10 s, 1 minute,
-5 minutes and an hour (as far as it went). faces: what its generator makes of latents of seed 0,
+5 minutes and an hour (as far as it went), and what a generator of another run makes of the same
+latents. faces: what its generator makes of latents of seed 0,
 none left out. losses: its curves above its last samples. rows: eight faces of each run. styles:
 faces of a StyleGenerator, mixed, and moved towards the mean style.
 """
@@ -60,24 +61,28 @@ def at_moments(run):
     return chosen
 
 
-def strip(run, path, columns=4, lines=3, zoom=2):
-    """Panels of the same faces from left to right, each with its moment below it."""
-    chosen = at_moments(run)
-    size = (Image.open(chosen["untrained"]).width + 2) // 8  # a face and its gap; grids have eight
-    width, height, gap = zoom * (columns * size - 2), zoom * (lines * size - 2), 16
-    page = Image.new("RGB", (len(chosen) * (width + gap) - gap, height + 36), "white")
+def strip(run, *generator_and_path):
+    """Panels of the same faces, each with its moment below it; last another run's generator."""
+    *generators, path = generator_and_path
+    panels = {words: Image.open(file).convert("RGB") for words, file in at_moments(run).items()}
+    for file in generators:
+        panels["1 hour"] = Image.fromarray(helpers.image_grid(generated(file, 32)))
+    size = (panels["untrained"].width + 2) // 8  # a face and its gap; grids have eight in a row
+    box = 0, 0, 4 * size - 2, 3 * size - 2
+    width, height, gap = 2 * box[2], 2 * box[3], 16
+    page = Image.new("RGB", (len(panels) * (width + gap) - gap, height + 36), "white")
     write = ImageDraw.Draw(page)
-    for k, (words, file) in enumerate(chosen.items()):
-        grid = Image.open(file).convert("RGB").crop((0, 0, columns * size - 2, lines * size - 2))
+    for k, (words, grid) in enumerate(panels.items()):
         left = k * (width + gap)
-        page.paste(grid.resize((width, height), Image.NEAREST), (left, 0))
+        page.paste(grid.resize((width, height), Image.NEAREST, box), (left, 0))
         middle = left + width // 2, height + 20
         write.text(middle, words, "black", ImageFont.load_default(22), anchor="mm")
     page.save(path, optimize=True)
 
 
 def generated(run, n):
-    generator = torch.export.load(run / "generator.pt2").module()
+    file = run if run.suffix == ".pt2" else run / "generator.pt2"
+    generator = torch.export.load(file).module()
     latents = torch.randn(n, 100, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return torch.cat([generator(part) for part in latents.split(100)])

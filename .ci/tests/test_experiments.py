@@ -12,6 +12,7 @@ from PIL import Image
 
 import helpers
 
+STOP_RULE = helpers.StopRule  # as it is outside of the fixture below
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / ".ci" / "experiments"
 N_IMAGES = 80  # of each training, in place of minutes
@@ -175,3 +176,13 @@ def test_diagrams_are_the_committed_ones(tmp_path, monkeypatch):
         size = (ROOT / "assets" / name).stat().st_size
         same = abs(size - len(content)) < 0.05 * size
         assert same, f"{name}: expected the committed one, got another size"
+
+
+def test_equal_steps(place, monkeypatch):
+    monkeypatch.setattr(helpers, "StopRule", STOP_RULE)
+    monkeypatch.setattr(importlib.import_module("equal_steps"), "CASES", ((8, 1.0), (16, 2.0)))
+    rows = train("equal_steps", place, "--steps", 3, 6)
+    batches = [(row["batch"], row["steps"], row["images"]) for row in rows]
+    expected = [("8", "3", "24"), ("16", "3", "48"), ("8", "6", "48"), ("16", "6", "96")]
+    assert batches == expected, f"expected {expected}, got {batches}"
+    assert all(float(row["ffd"]) > 0 for row in rows), f"expected scores, got {rows}"
