@@ -347,9 +347,11 @@ def rank_0_first():
     rank, _ = world()
     if rank:
         from_rank_0()
-    yield
-    if not rank:
-        from_rank_0()
+    try:
+        yield
+    finally:  # after an error, too: the others would wait for ever
+        if not rank:
+            from_rank_0()
 
 
 def mean_of_ranks(tensor):
@@ -547,10 +549,6 @@ def decode_once(dataset, flip=False):
     with contextlib.suppress(OSError):
         os.utime(folder)  # it is the last to be used
     mask, names = np.load(folder / "readable.npy"), [Path(path).name for path, _ in dataset.samples]
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="c")
-    except OSError:  # a drive that maps no files
-        images = np.load(folder / "images.npy")
     lost = np.flatnonzero(~mask)
     first = ", ".join(face_files.printable(names[row]) for row in lost[:3])
     if len(lost) > MOST_UNREADABLE * len(mask):
@@ -562,6 +560,10 @@ def decode_once(dataset, flip=False):
         raise DataError(f"{message} Replace them, or take them out.")
     if len(lost):
         print(f"Left out {len(lost)} unreadable files, the first: {first}.")
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="c")
+    except OSError:  # a drive that maps no files
+        images = np.load(folder / "images.npy")
     images, labels = torch.from_numpy(images), torch.tensor(dataset.targets)
     return DecodedFaces(images, labels, dataset.classes, flip, names, mask)
 
@@ -652,8 +654,11 @@ def remove_old_copies():
     for source, folders in copies.items():
         folders.sort(key=os.path.getmtime, reverse=True)
         for folder in folders[KEPT_COPIES if os.path.exists(source) else 0 :]:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
+            doomed = folder.with_name(f".{folder.name}.old")  # so that it is never half there
+            with contextlib.suppress(OSError):  # Windows keeps what is in use
+                os.replace(folder, doomed)
+                removed += 1
+            shutil.rmtree(doomed, ignore_errors=True)
     if removed:
         print(f"Removed {removed} older decoded copies from {CACHE}.")
 

@@ -608,6 +608,8 @@ def read_attributes(path):
         lines = lines[1:]
     if len(lines) < 2:
         raise ValueError(f"{path} lists no images.")
+    if sum(line.count('"') for line in lines) % 2:
+        raise ValueError(f"{path} is no list of attributes: a quotation mark is not closed.")
     names, rows = parse_table(lines)
     table = {}
     for file, values in rows:

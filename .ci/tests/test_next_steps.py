@@ -177,6 +177,7 @@ def lesson(notebook, empty_place, monkeypatch):
         "memory_format": torch.channels_last,
         "loader": loader,
         "out_dir": "runs/lesson",
+        "faces_dir": "faces",
         "score": lambda generator, n: 1.0,
         "d_conv_dim": 4,
         "g_conv_dim": 4,
