@@ -857,7 +857,7 @@ def inception_scores(real, fake):
 Checkpoints, load_checkpoint = run_files.Checkpoints, run_files.load_checkpoint
 write_file, export_generator = run_files.write_file, run_files.export_generator
 NO_MEMORY = "(?i)(out of|not enough|allocate) memory|STATUS_ALLOC_FAILED|unable to find an engine"
-D_WINS = "d_loss is near its least: the discriminator has all but won. Lower d_lr, or add dropout."
+D_WINS = "d_loss is near its least: the discriminator has all but won. Lower d_lr or d_conv_dim."
 G_CLIMBS = "g_loss keeps climbing: the discriminator is getting out of reach. Lower d_lr."
 ALIKE = "the samples are all alike: the generator has collapsed. Lower lr, or go back to best.pt."
 COUNTERS = "step", "images", "epoch", "batch", "seconds", "progress", "rows", "scores", "warned"
@@ -1066,7 +1066,7 @@ class Run:
 
 
 class Recorder:
-    """What is done beside a run's steps: rows of losses, progress bar, grids, scores, files."""
+    """What is done around a run's steps: rows of losses, progress bar, grids, scores, files."""
 
     def __init__(self, run, score):
         self.run, self.score = run, score
