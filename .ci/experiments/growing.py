@@ -1,6 +1,6 @@
 """Train at a large size from the start, and grow there from a quarter of it: rows of growing.csv.
 
-    python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0]
+    python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0] [--grown-only]
 
 FACES: a folder of faces, or "drawn". Growing trains for a quarter of the time at a quarter of the
 size, a quarter at half of it, and the rest at all of it. Both ways end with the same networks, of
@@ -63,6 +63,7 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, default=128, help="pixels")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grown-only", action="store_true", help="not also from the start")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--table", type=Path, default=HERE / "growing.csv")
     args = parser.parse_args(arguments)
@@ -78,8 +79,9 @@ def main(arguments=None):
         words = f"grown: at {run.settings['size']} pixels after"
         scores += [(f"{words} {seconds + score[2]:.0f} s", score[-1]) for score in run.scores]
         seconds += run.seconds
-    run = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
-    scores += [(f"from the start: after {score[2]:.0f} s", score[-1]) for score in run.scores]
+    if not args.grown_only:
+        run = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
+        scores += [(f"from the start: after {score[2]:.0f} s", score[-1]) for score in run.scores]
     for subject, value in scores:
         table.add(**row, images=run.images, subject=subject, measure="FFD", value=value, n=2000)
 

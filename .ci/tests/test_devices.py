@@ -1,0 +1,226 @@
+"""Every code cell on a GPU that is not there: nothing mixes devices, no training step waits.
+
+See `pretended.py` for what this cannot show. Half precision runs as float32 here, but for one test.
+"""
+
+import contextlib
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from pretended import pretended
+from small_runs import noise_loader, small_parts, start_small
+from test_notebook import CODE, SMALL
+
+import helpers
+import problem_unittests
+from assets import run_files
+
+SMALL = SMALL | {
+    "data_dir": "drawn",
+    "n_drawn": 240,
+    "experiment_images": 32,
+    "max_minutes": 0.03,
+    "next_steps": True,
+}
+KINDS = "cuda", "mps"
+
+
+def run_cells(namespace):
+    """Run every code cell, with SMALL in place of the settings.
+
+    To save time a cell's checks are left out, scores take fewer faces, and of all runs only the
+    lesson's exports its generator.
+    """
+    checks = {name: mock.DEFAULT for name in dir(problem_unittests) if name.startswith("test_")}
+
+    def export(generator, path, original=helpers.export_generator):
+        if path.parts[-2] == "lesson":
+            original(generator, path)
+
+    with (
+        mock.patch.multiple(problem_unittests, **checks),
+        mock.patch.object(helpers, "export_generator", export),
+    ):
+        for number, cell in enumerate(CODE, start=1):
+            try:
+                exec(compile(cell["source"], "cell", "exec"), namespace)
+            except Exception as error:
+                error.add_note(f"in code cell {number}:\n{cell['source'][:400]}")
+                raise
+            if "parameters" in cell["metadata"].get("tags", []):
+                namespace.update(SMALL)
+            if "def score(" in cell["source"]:
+                namespace["score"] = with_fewer_faces(namespace["score"])
+            plt.close("all")
+
+
+def with_fewer_faces(score):
+    return lambda generator, reference=None, n=None: score(generator, reference, 150)
+
+
+@contextlib.contextmanager
+def noting_steps(gpu, steps):
+    """Within it, what each training step waited for is added to `steps`: (run's folder, waits).
+
+    A step is from when its batch is asked for until it is logged. Rows of losses, grids, scores and
+    checkpoints, which read from the GPU on purpose, are taken out.
+    """
+
+    def watch(self, *args, original=helpers.Run.watch):
+        batches = original(self, *args)
+        while True:
+            self.waited = len(gpu.waits)
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def log(self, *args, original=helpers.Run.log):
+        original(self, *args)
+        steps.append((self.folder, gpu.waits[self.waited :]))
+
+    def apart(name):
+        original = getattr(helpers.Recorder, name)
+
+        def method(self, *args, **kwargs):
+            before = len(gpu.waits)
+            original(self, *args, **kwargs)
+            del gpu.waits[before:]
+
+        return mock.patch.object(helpers.Recorder, name, method)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(helpers.Run, "watch", watch))
+        stack.enter_context(mock.patch.object(helpers.Run, "log", log))
+        for name in ("add_row", "look"):
+            stack.enter_context(apart(name))
+        yield
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cell_and_no_step_waits(kind, empty_place):
+    steps, namespace = [], {"__name__": "__main__"}
+    with pretended(kind) as gpu, noting_steps(gpu, steps):
+        run_cells(namespace)
+        placed = next(namespace["G"].parameters()).device.type
+    assert placed == kind, f"expected the generator on {kind}, got {placed}"
+    runs = {folder for folder, _ in steps}
+    assert len(runs) > 12, f"expected the lesson's run and all experiments, got {len(runs)}"
+    allowed = {f"to {kind}:0", f"to {kind}"} if kind == "mps" else set()  # batches are copied there
+    waited = {(str(run), *wait) for run, waits in steps for wait in waits if wait[0] not in allowed}
+    assert not waited, f"expected no step to wait for the GPU, got {sorted(waited)[:10]}"
+
+
+# ---------------------------------------------------------------- parts of it
+
+
+@pytest.fixture(params=KINDS)
+def gpu(request):
+    with pretended(request.param) as gpu:
+        yield gpu
+
+
+def test_half_precision_only_where_the_hardware_has_it():
+    for kind, has_it, wanted in (("cuda", True, True), ("cuda", False, False), ("mps", 0, False)):
+        with pretended(kind, bfloat16=has_it) as gpu, helpers.autocast(gpu.device):
+            product = torch.ones(2, 2, device=gpu.device) @ torch.ones(2, 2, device=gpu.device)
+        is_half = product.dtype == torch.bfloat16
+        assert is_half == wanted, f"{kind}, bfloat16 {has_it}: got {product.dtype}"
+
+
+def small_run(notebook, folder, device, n_epochs):
+    """A run of 10 steps an epoch, with its networks and images on this device."""
+    parts = small_parts(notebook)
+    for network in ("D", "G", "averaged"):
+        parts[network].to(device)
+    run, _ = start_small(notebook, folder, parts=parts, sample=sample_two)
+    loader = noise_loader()
+    helpers.keep_on(device, loader.dataset)
+    networks = parts["D"], parts["G"], loader, parts["d_optimizer"], parts["g_optimizer"]
+    notebook.train(*networks, n_epochs, 4, parts["averaged"], run)
+    return run
+
+
+def sample_two(generator):
+    device = next(generator.parameters()).device
+    return generator(torch.zeros(2, generator.z_size, device=device)).cpu()
+
+
+def places(run):
+    """On which devices the run's weights and its optimizers' averages are."""
+    states = [state for one in run.optimizers.values() for state in one.state.values()]
+    averages = [tensor for state in states for tensor in state.values()]
+    weights = [weight for network in run.networks.values() for weight in network.parameters()]
+    return {tensor.device.type for tensor in weights + averages}
+
+
+def test_a_checkpoint_goes_on_on_the_other_kind_of_device(gpu, notebook, tmp_path):
+    processor, other = torch.device("cpu"), gpu.device
+    for first, second in ((processor, other), (other, processor)):
+        folder = tmp_path / first.type
+        before = small_run(notebook, folder, first, 1)
+        before.recorder.checkpoints.lock.release(force=True)
+        after = small_run(notebook, folder, second, 2)
+        assert after.step == 20, f"{first} to {second}: expected 20 steps, got {after.step}"
+        found = places(after)
+        assert found == {second.type}, f"expected all of the run on {second}, got {found}"
+        state = helpers.load_checkpoint(folder / "last.pt")
+        assert state["step"] == 20, f"expected a checkpoint of step 20, got {state['step']}"
+
+
+def test_the_random_state_has_the_gpus_part(gpu):
+    state = run_files.random_state()
+    part = state[gpu.device.type]
+    assert part is not None and len(part), f"expected the random state of {gpu.device}, got {part}"
+    run_files.restore_random_state(state)
+
+
+# ---------------------------------------------------------------- the pretended GPU itself
+
+
+def test_it_refuses_what_a_gpu_refuses(gpu):
+    here, there = torch.ones(3), torch.ones(3, device=gpu.device)
+    refused = {
+        "a sum of two devices": lambda: here + there,
+        "a list of two devices": lambda: torch.cat([there, here]),
+        "an index on the GPU": lambda: here[torch.zeros(1, dtype=torch.int64, device=gpu.device)],
+        "numpy": there.numpy,
+        "an array": lambda: np.asarray(there),
+        "the processor's generator": lambda: torch.randn(
+            2, device=gpu.device, generator=torch.Generator()
+        ),
+    }
+    if gpu.device.type == "mps":
+        refused["float64"] = there.double
+    for name, action in refused.items():
+        with pytest.raises((RuntimeError, TypeError)):
+            action()
+            pytest.fail(f"expected {name} to be refused")
+    for result in (there * here[0], there + 1, there[1:], there.clone(), torch.zeros_like(there)):
+        assert result.device == gpu.device, f"expected a result on {gpu.device}"
+    assert here.device.type == "cpu" and there.cpu().device.type == "cpu"
+
+
+def test_it_notes_where_the_processor_waits(gpu):
+    there = torch.ones(3, device=gpu.device)
+    waiting = {
+        "item": lambda: there.sum().item(),
+        "a condition": lambda: bool(there[0] > 0),
+        "text": lambda: f"{there[0]:.1f}",
+        "a copy here": there.cpu,
+        "a copy there": lambda: torch.ones(3).to(gpu.device),
+        "a mask": lambda: there[there > 0],
+        "an index of the processor's": lambda: there[torch.tensor([1])],
+    }
+    for name, action in waiting.items():
+        before = len(gpu.waits)
+        action()
+        assert len(gpu.waits) > before, f"expected {name} to be noted"
+    before = len(gpu.waits)
+    torch.ones(3).to(gpu.device, non_blocking=True)
+    torch.where(there > 0, there, 0).mean()
+    there[torch.zeros(1, dtype=torch.int64, device=gpu.device)] = 2
+    assert len(gpu.waits) == before, f"expected no more waits, got {gpu.waits[before:]}"
