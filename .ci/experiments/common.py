@@ -16,6 +16,7 @@ import helpers  # noqa: E402
 import problem_unittests  # noqa: E402
 
 lesson = problem_unittests.read_notebook()
+lesson.batch_size = helpers.default_batch_size(n_images=10**6)
 HERE = Path(__file__).parent
 RUNS = ROOT / "runs"
 MEASURES = (

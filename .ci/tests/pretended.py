@@ -67,7 +67,11 @@ class PretendedGPU(TorchFunctionMode):
     @staticmethod
     def is_of_project(frame):
         path = Path(frame.filename)
-        return path.is_relative_to(PROJECT) and ".ci" not in path.parts or path.name == "cell"
+        return (
+            path.is_relative_to(PROJECT)
+            and ".ci" not in path.parts
+            or path.name.startswith("cell ")
+        )
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name, kwargs = function.__name__, dict(kwargs or {})

@@ -4,6 +4,7 @@ See `pretended.py` for what this cannot show. Half precision runs as float32 her
 """
 
 import contextlib
+import importlib
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ import pytest
 import torch
 from pretended import pretended
 from small_runs import noise_loader, small_parts, start_small
-from test_notebook import CODE, SMALL
+from test_experiments import EXPERIMENTS
+from test_notebook import SMALL
 
 import helpers
 import problem_unittests
@@ -28,33 +30,27 @@ SMALL = SMALL | {
 KINDS = "cuda", "mps"
 
 
-def run_cells(namespace):
+def run_notebook(namespace, monkeypatch):
     """Run every code cell, with SMALL in place of the settings.
 
     To save time a cell's checks are left out, scores take fewer faces, and of all runs only the
     lesson's exports its generator.
     """
-    checks = {name: mock.DEFAULT for name in dir(problem_unittests) if name.startswith("test_")}
+    export = helpers.export_generator
 
-    def export(generator, path, original=helpers.export_generator):
+    def export_of_the_lesson(generator, path):
         if path.parts[-2] == "lesson":
-            original(generator, path)
+            export(generator, path)
 
-    with (
-        mock.patch.multiple(problem_unittests, **checks),
-        mock.patch.object(helpers, "export_generator", export),
-    ):
-        for number, cell in enumerate(CODE, start=1):
-            try:
-                exec(compile(cell["source"], "cell", "exec"), namespace)
-            except Exception as error:
-                error.add_note(f"in code cell {number}:\n{cell['source'][:400]}")
-                raise
-            if "parameters" in cell["metadata"].get("tags", []):
-                namespace.update(SMALL)
-            if "def score(" in cell["source"]:
-                namespace["score"] = with_fewer_faces(namespace["score"])
-            plt.close("all")
+    monkeypatch.setattr(helpers, "export_generator", export_of_the_lesson)
+    for name in dir(problem_unittests):
+        if name.startswith("test_"):
+            monkeypatch.setattr(problem_unittests, name, lambda *args: None)
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    for source in importlib.import_module("gpu").run_cells(SMALL, namespace):
+        if "def score(" in source:
+            namespace["score"] = with_fewer_faces(namespace["score"])
+        plt.close("all")
 
 
 def with_fewer_faces(score):
@@ -101,10 +97,10 @@ def noting_steps(gpu, steps):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_cell_and_no_step_waits(kind, empty_place):
+def test_every_cell_and_no_step_waits(kind, empty_place, monkeypatch):
     steps, namespace = [], {"__name__": "__main__"}
     with pretended(kind) as gpu, noting_steps(gpu, steps):
-        run_cells(namespace)
+        run_notebook(namespace, monkeypatch)
         placed = next(namespace["G"].parameters()).device.type
     assert placed == kind, f"expected the generator on {kind}, got {placed}"
     runs = {folder for folder, _ in steps}
@@ -224,3 +220,28 @@ def test_it_notes_where_the_processor_waits(gpu):
     torch.where(there > 0, there, 0).mean()
     there[torch.zeros(1, dtype=torch.int64, device=gpu.device)] = 2
     assert len(gpu.waits) == before, f"expected no more waits, got {gpu.waits[before:]}"
+
+
+def test_a_gpu_takes_larger_batches_and_says_so(gpu, capsys):
+    assert helpers.default_batch_size(20_000) == 128, "expected 128 images in a step on a GPU"
+    assert "batch_size" in capsys.readouterr().out, "expected how to change it"
+    assert helpers.default_batch_size(500) == 32, "expected 32 where there are few images"
+
+
+def test_the_processor_takes_32_images_and_says_nothing(capsys):
+    assert helpers.default_batch_size(20_000) == 32, "expected 32 images in a step"
+    assert not capsys.readouterr().out, "expected nothing to be said"
+
+
+@pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
+def test_the_command_for_a_gpu_replays_a_captured_step(gpu, notebook, monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    script, graph = importlib.import_module("gpu"), mock.MagicMock()
+    nothing = contextlib.nullcontext
+    changes = dict(CUDAGraph=lambda: graph, graph=nothing, stream=nothing, Stream=mock.MagicMock)
+    monkeypatch.setattr(torch.cuda, "current_stream", mock.MagicMock())
+    for name, value in changes.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    D, G = (network.to(gpu.device) for network in notebook.build_network(4, 4, 8, 16))
+    steps = script.steps_of_a_graph(D, G, torch.zeros(4, 3, 16, 16, device=gpu.device))
+    assert [next(steps), next(steps)] == [4, 4] and graph.replay.call_count == 2

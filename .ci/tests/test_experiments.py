@@ -187,3 +187,24 @@ def test_equal_steps(place, monkeypatch):
     expected = [("8", "3", "24"), ("16", "3", "48"), ("8", "6", "48"), ("16", "6", "96")]
     assert batches == expected, f"expected {expected}, got {batches}"
     assert all(float(row["ffd"]) > 0 for row in rows), f"expected scores, got {rows}"
+
+
+def test_gpu(place, no_export, monkeypatch):
+    gpu = importlib.import_module("gpu")
+    monkeypatch.setattr(gpu, "run_cells", lambda settings, namespace: iter([]))  # test_devices.py
+    monkeypatch.setattr(gpu, "STEPS", 2)
+    monkeypatch.setattr(
+        helpers, "StopRule", lambda minutes=None, images=N_IMAGES: STOP_RULE(images=images)
+    )
+    small = "--sizes", 32, "--batches", 4, "--seconds", 0.01, "--minutes", 1
+    table, options = place / "gpu.csv", ("--runs", place / "gpu", "--table", place / "gpu.csv")
+    run("gpu", "drawn", *small, *options)
+    rows = read(table)
+    run("gpu", "drawn", *small, *options)
+    assert read(table) == rows, "expected no row twice"
+    speeds = [row for row in rows if row["experiment"] == "speed"]
+    assert [float(row["value"]) > 0 for row in speeds] == [True] * 3, f"got {speeds}"
+    values = {row["experiment"]: row["value"] for row in rows}
+    assert values["checkpoint"] == "4", f"expected 2 steps and 2 more, got {values['checkpoint']}"
+    scored = {row["measure"] for row in rows if row["experiment"] == "faces"}
+    assert {"ffd", "precision", "recall"} <= scored, f"expected scores, got {scored}"

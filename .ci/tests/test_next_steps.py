@@ -171,11 +171,10 @@ def test_what_does_not_go_together_is_refused(notebook, call, message):
 @pytest.fixture
 def lesson(notebook, empty_place, monkeypatch):
     """The notebook's definitions, with what its cells find as globals: small faces, on the CPU."""
-    loader = noise_loader(40)
     found = {
         "device": torch.device("cpu"),
         "memory_format": torch.channels_last,
-        "loader": loader,
+        "loader_at": lambda: noise_loader(40),
         "out_dir": "runs/lesson",
         "faces_dir": "faces",
         "score": lambda generator, n: 1.0,

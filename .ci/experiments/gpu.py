@@ -1,0 +1,243 @@
+"""What to run on the day that a GPU is there: nine minutes, a row of gpu.csv as each part ends.
+
+    python .ci/experiments/gpu.py FACES [--only PART ...] [--seconds 1] [--minutes 1 2 3]
+
+FACES: a folder of face photographs, or "drawn". The parts that matter most come first:
+
+notebook    every code cell in small, as a script, on drawn faces
+checkpoint  a run of 20 steps here, and 20 more on the processor. Take its folder to another
+            machine, `--runs` there, and it goes on there.
+speed       images/s of the training step: the baseline, the lesson's, with TF32 in place of
+            bfloat16, and, where there is CUDA, as one captured graph
+faces       FACES at 32 pixels for a minute, at 64 for two and at 128 for three, scored
+
+Rows that are there are not measured again, so a run that was stopped goes on. Without a GPU it all
+runs on the processor, but for the graph: that is how it is tested.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import matplotlib
+
+matplotlib.use("Agg")
+import baseline
+import matplotlib.pyplot as plt
+import torch
+from benchmark import images_per_second, notebook_networks
+from common import HERE, ROOT, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
+from results import scores
+
+SMALL = {
+    "data_dir": "drawn",
+    "n_drawn": 1000,
+    "max_minutes": 0.2,
+    "experiment_images": 320,
+    "d_conv_dim": 16,
+    "g_conv_dim": 16,
+}
+BATCHES = 32, 128, 512
+STEPS = 20  # of each half of the part `checkpoint`
+
+
+def run_cells(settings, namespace):
+    """Run every code cell with these settings in place of the notebook's; yields each source."""
+    text = (ROOT / "dlnd_face_generation.ipynb").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        source = "".join(cell["source"])
+        exec(compile(source, f"cell {cell['execution_count']}", "exec"), namespace)
+        if "parameters" in cell["metadata"].get("tags", []):
+            namespace.update(settings)
+        yield source
+
+
+def run_notebook(table, args):
+    """Every code cell, in small: how long it took, with the checks."""
+    home, began = os.getcwd(), time.perf_counter()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.chdir(folder)
+        try:
+            for _ in run_cells(SMALL, {"__name__": "__main__"}):
+                plt.close("all")
+        finally:
+            os.chdir(home)
+    value = time.perf_counter() - began
+    table.add(subject="every cell, in small", measure="seconds", value=value)
+
+
+def run_checkpoint(table, args):
+    """A run that goes on, on the processor, from the checkpoint that it left on the device."""
+    prepare("drawn", 32, runs=args.runs)
+    folder, n_images = args.runs / "checkpoint", STEPS * lesson.batch_size
+    for i, place in enumerate((device(), torch.device("cpu"))):
+        with mock.patch.object(lesson, "device", place):
+            D, G = lesson.fresh()
+        optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+        averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+        parts = dict(zip(("d_optimizer", "g_optimizer"), optimizers), D=D, G=G, averaged=averaged)
+        run = helpers.Run(folder, {}, helpers.StopRule(images=(i + 1) * n_images), **parts)
+        lesson.train(D, G, lesson.loader, *optimizers, 10**6, STEPS, averaged, run)
+    table.add(subject="20 here, then on the processor", measure="steps", value=run.step)
+
+
+# ---------------------------------------------------------------- speed
+
+
+def steps_of_the_baseline(D, G, real):
+    optimizers = baseline.adam(D), baseline.adam(G)
+    while True:
+        baseline.step(D, G, real, *optimizers)
+        yield len(real)
+
+
+def steps_of_the_lesson(D, G, real):
+    optimizers, averaged = adam(D, G), lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    while True:
+        lesson.train_step(D, G, real, *optimizers)
+        averaged.update_parameters(G)
+        yield len(real)
+
+
+def steps_of_a_graph(D, G, real):
+    """The lesson's step as one CUDA graph, replayed on a batch that stays in its place."""
+    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    optimizers, batch, side = adam(D, G, capturable=True), real.clone(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # as PyTorch asks for, before it captures
+        for _ in range(3):
+            lesson.train_step(D, G, batch, *optimizers)
+    torch.cuda.current_stream().wait_stream(side)
+    for optimizer in optimizers:
+        optimizer.zero_grad()  # so that the gradients are the graph's own
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = lesson.train_step(D, G, batch, *optimizers)
+    while True:
+        batch.copy_(real)
+        graph.replay()
+        [loss.clone() for loss in losses]  # the next replay writes over them
+        averaged.update_parameters(G)
+        yield len(real)
+
+
+def adam(D, G, **more):
+    """The lesson's two optimizers."""
+    rates = (D, lesson.d_lr), (G, lesson.lr)
+    options = dict(betas=(lesson.beta1, 0.999), fused=True, **more)
+    return [torch.optim.Adam(network.parameters(), rate, **options) for network, rate in rates]
+
+
+@contextlib.contextmanager
+def tf32():
+    """Products of float32 matrices with ten bits of precision, and no autocast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def ways():
+    """{words: (steps, the context they run in)}; each on networks of its own."""
+    autocast = functools.partial(helpers.autocast, device())
+    found = {
+        "baseline": (steps_of_the_baseline, contextlib.nullcontext),
+        "the lesson": (steps_of_the_lesson, autocast),
+        "the lesson, TF32": (steps_of_the_lesson, tf32),
+    }
+    if device().type == "cuda":
+        found["the lesson, one graph"] = steps_of_a_graph, autocast
+        found["the lesson, one graph, TF32"] = steps_of_a_graph, tf32
+    return found
+
+
+def run_speed(table, args):
+    """Images/s at each size and batch, by each of `ways`; a way that fails has its error there."""
+    for size in args.sizes:
+        for batch in args.batches:
+            real = 2 * torch.rand(batch, 3, size, size, device=device()) - 1
+            real = real.contiguous(memory_format=torch.channels_last)
+            for words, (steps, context) in ways().items():
+                row = dict(size=size, subject=f"{words}, batch {batch}")
+                if table.has(experiment="speed", **row):
+                    continue
+                try:
+                    with context():
+                        loop = steps(*notebook_networks(size), real)
+                        images_per_second(loop, args.seconds / 4)  # to warm up
+                        value = images_per_second(loop, args.seconds)
+                except RuntimeError as error:  # too little memory, or nothing that can be captured
+                    value = str(error).splitlines()[0][:80]
+                table.add(**row, measure="images/s", value=value)
+
+
+# ---------------------------------------------------------------- faces
+
+
+def run_faces(table, args):
+    """FACES at each size for so many minutes, with scores on the test faces."""
+    for size, minutes in zip(args.sizes, args.minutes):
+        row = dict(size=size, minutes=f"{minutes:g}")
+        if table.has(experiment="faces", **row):
+            continue
+        row["data"] = prepare(args.faces, size, runs=args.runs)
+        settings = dict(size=size, minutes=minutes, batch_size=lesson.batch_size)
+        folder, networks = args.runs / f"faces_{size}", lesson.fresh(size)
+        run = train_for(minutes, folder, settings, lesson.loader, *networks)
+        test = lesson.real_faces("test")
+        faces = lesson.sample_faces(run.best_generator(), 2 * len(test), 1000)
+        for measure, value in scores(faces, test).items():
+            words = f"batches of {lesson.batch_size}"
+            table.add(**row, subject=words, measure=measure, value=value, images=run.images)
+
+
+class Part(Table):
+    """The rows of one part."""
+
+    def __init__(self, path, name):
+        super().__init__(path)
+        self.name = name
+
+    def add(self, **values):
+        super().add(experiment=self.name, machine=machine(), **values)
+
+
+PARTS = {
+    "notebook": run_notebook,
+    "checkpoint": run_checkpoint,
+    "speed": run_speed,
+    "faces": run_faces,
+}
+
+
+def main(arguments=None):
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("faces")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART")
+    parser.add_argument("--seconds", type=float, default=1, help="of each measurement of speed")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128], help="pixels")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--runs", type=Path, default=RUNS / "gpu", help="where the runs are kept")
+    parser.add_argument("--table", type=Path, default=HERE / "gpu.csv")
+    args = parser.parse_args(arguments)
+    args.runs, args.table = args.runs.absolute(), args.table.absolute()
+    for name in PARTS:
+        table = Part(args.table, name)
+        is_whole = name in ("notebook", "checkpoint") and table.has(experiment=name)
+        if name in args.only and not is_whole:
+            PARTS[name](table, args)
+
+
+if __name__ == "__main__":
+    main()
