@@ -316,9 +316,9 @@ def test_labels_that_teach_nothing_are_refused(tmp_path):
 
 def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known():
     known = dict.fromkeys(["Smiling", "Male", "Young"], torch.ones(1))
-    helpers.check_label_names(None, "Heavy_Makeup", "Male", known)
-    helpers.check_label_names(None, "Heavy_Makeup", "Male", {})
-    helpers.check_label_names(["Smiling"], "Young", None, known)
+    helpers.check_faces(range(4), known, None, "Heavy_Makeup", "Male")
+    helpers.check_faces(range(4), {}, None, "Heavy_Makeup", "Male")
+    helpers.check_faces(range(4), known, ["Smiling"], "Young", None)
     cases = (
         (["Male", "Smilling"], "Young", None, "label_names = 'Smilling' .* one of 'Smiling'"),
         (None, "Makeup", "Male", "domain_label = 'Makeup' .* one of"),
@@ -326,9 +326,15 @@ def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known():
     )
     for label_names, domain_label, domain_same, message in cases:
         with pytest.raises(ValueError, match=message):
-            helpers.check_label_names(label_names, domain_label, domain_same, known)
+            helpers.check_faces(range(4), known, label_names, domain_label, domain_same)
     with pytest.raises(ValueError, match="label_names = 'Male' .* nothing is known"):
-        helpers.check_label_names(["Male"], "Heavy_Makeup", "Male", {})
+        helpers.check_faces(range(4), {}, ["Male"], "Heavy_Makeup", "Male")
+
+
+def test_too_few_faces_are_told_before_anything_is_trained():
+    for n in range(4):
+        with pytest.raises(helpers.DataError, match=f"at least 4 images, and {n} can be read"):
+            helpers.check_faces(range(n), {}, None, "Heavy_Makeup", "Male")
 
 
 def test_captions_of_faces_without_labels(tmp_path, notebook):
