@@ -804,6 +804,7 @@ def summary(network, *input_shape):
             print(f"  {name:32} {str(tuple(output.shape[1:])):18} {count:>10,}")
 
     print(f"{type(network).__name__}: input {input_shape}")
+    print(f"  {'layer':32} {'output':18} {'parameters':>10}")
     with torch.no_grad(), register_module_forward_hook(show):
         network(torch.zeros(2, *input_shape, device=next(network.parameters()).device))
     print(f"  {'parameters':51} {sum(p.numel() for p in network.parameters()):>10,}\n")
