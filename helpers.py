@@ -96,7 +96,7 @@ SETTINGS = (  # names, test, what is right
     ("lr d_lr domain_lr", number(ABOVE_0, BELOW_1), "it must be a number between 0 and 1"),
     ("beta1", number(0, BELOW_1), "it must be a number of at least 0 and below 1; try 0.3"),
     ("max_minutes", number(ABOVE_0), "give a number above 0, or None for no limit"),
-    ("seed", number(0, 2**32 - 1, whole=True), f"it must be a whole number to {2**32 - 1}"),
+    ("seed", number(0, 2**32 - 1, whole=True), f"give a whole number from 0 to {2**32 - 1}"),
     ("inception resume next_steps", lambda x: x is True or x is False, "give True or False"),
     ("out_dir large_dir", PATH, "give the name of a folder"),
     ("label_names", list_of(text()), 'give a list of names, such as ["Smiling"], or None'),

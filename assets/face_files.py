@@ -46,6 +46,7 @@ FULL = errno.ENOSPC, errno.EDQUOT
 NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF
 GONE = errno.ENOENT, errno.ELOOP
 BAD_NAME = errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.ENOTDIR
+PACKED = ".zip", ".7z", ".rar", ".tar", ".gz", ".tgz"
 BAD_ARCHIVE = zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError
 
 
@@ -316,8 +317,8 @@ def unpack(archive, folder, progress=tqdm):
     name = os.path.basename(archive)
     try:
         with zipfile.ZipFile(archive) as pack:
-            entries = [(safe_path(member), member) for member in pack.infolist()]
-            entries = [pair for pair in entries if is_wanted(*pair)]
+            all_entries = [(safe_path(member), member) for member in pack.infolist()]
+            entries = [pair for pair in all_entries if is_wanted(*pair)]
             if sum(member.file_size for _, member in entries) > MAX_UNPACKED_BYTES:
                 raise DataError(f"{name} would unpack to more than 20 GiB.")
             tops = {path.parts[0] if path.parts[1:] else "" for path, _ in entries}
@@ -338,10 +339,14 @@ def unpack(archive, folder, progress=tqdm):
         number = getattr(error, "errno", None)
         if number not in (None, *BAD_NAME):
             raise  # the disk's fault, not the archive's
-        what = f"this system cannot hold the name {name!r}" if number else f"{name!r} is damaged"
+        what = f"{name!r} is damaged, or no .zip"
+        if number:
+            what = f"this system cannot hold the name {name!r}"
         raise DataError(f"The archive cannot be unpacked: {what} ({error}).") from error
     if not holds_images(folder):
-        raise DataError("The archive holds no images.")
+        inner = [path.name for path, _ in all_entries if path.suffix.lower() in PACKED]
+        advice = f", but {inner[0]}: unpack it, and set data_dir to that folder" if inner else ""
+        raise DataError(f"The archive holds no images{advice}.")
 
 
 def safe_path(member):
@@ -412,11 +417,11 @@ def files_below(folder):
         )
         raise DiskError(error.errno, f"{message}: make it readable, or try again later.") from error
 
-    seen, top = set(), os.path.realpath(folder)
+    seen, top = set(), Path(folder).resolve()
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        real = os.path.realpath(root)
-        is_inside = os.path.islink(root) and Path(real).is_relative_to(top)
-        if real in seen or seen and is_inside:  # it is found under its own name
+        real = Path(root).resolve()
+        is_loop = os.path.islink(root) and (real.is_relative_to(top) or top.is_relative_to(real))
+        if real in seen or seen and is_loop:  # it is found under its own name, or holds all this
             folders.clear()
             continue
         seen.add(real)

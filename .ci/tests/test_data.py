@@ -233,6 +233,27 @@ def test_wrong_archives_are_refused(empty_place, shelf, name):
     assert left == ["cache"], f"expected nothing half-unpacked, got {left}"
 
 
+def test_an_archive_in_an_archive_is_named(empty_place):
+    with zipfile.ZipFile("outer.zip", "w") as pack:
+        pack.writestr("Photos/img_align_celeba.zip", archive())
+    with pytest.raises(helpers.DataError, match="no images, but img_align_celeba.zip: unpack it"):
+        helpers.find_data("outer.zip")
+
+
+def test_another_kind_of_archive_is_told(empty_place):
+    Path("faces.zip").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(200))
+    with pytest.raises(helpers.DataError, match="'faces.zip' is damaged, or no .zip"):
+        helpers.find_data("faces.zip")
+
+
+def test_a_link_to_the_folder_above_is_not_followed(empty_place):
+    save_faces(empty_place / "album" / "faces", 3)
+    save_faces(empty_place / "album" / "others", 4, "other {}.jpg")
+    os.symlink("..", empty_place / "album" / "faces" / "up")
+    found = len(face_files.find_images(empty_place / "album" / "faces"))
+    assert found == 3, f"expected the 3 images of the folder, got {found}"
+
+
 def test_a_huge_archive_is_refused(empty_place, monkeypatch):
     Path("huge.zip").write_bytes(archive(["faces/1.jpg"]))
     monkeypatch.setattr(face_files, "MAX_UNPACKED_BYTES", 10)
