@@ -197,15 +197,14 @@ def describe_device(device):
     return f"the processor, with {torch.get_num_threads()} threads{precision}"
 
 
-def default_batch_size(n_images):
-    """Images per training step where the settings do not say: 32, on a GPU 128.
+def default_batch_size(n_images, image_size=32):
+    """Images per training step where the settings do not say: 32, for small faces on a GPU 128.
 
-    A GPU takes about as long for either, and steps on more images bring better faces
-    (`.ci/experiments/equal_steps.csv`).
+    Steps on more images bring better faces (`.ci/experiments/equal_steps.csv`).
     """
-    if find_device().type == "cpu" or n_images < 1000:
+    if find_device().type == "cpu" or n_images < 1000 or image_size > 64:
         return 32
-    print("On a GPU a step takes 128 images, about as fast as 32. To change it, set batch_size.")
+    print("On a GPU a step takes 128 images, not 32. To change that, set batch_size.")
     return 128
 
 

@@ -233,6 +233,7 @@ def test_a_gpu_takes_larger_batches_and_says_so(gpu, capsys):
     assert helpers.default_batch_size(20_000) == 128, "expected 128 images in a step on a GPU"
     assert "batch_size" in capsys.readouterr().out, "expected how to change it"
     assert helpers.default_batch_size(500) == 32, "expected 32 where there are few images"
+    assert helpers.default_batch_size(20_000, 128) == 32, "expected 32 where images are large"
 
 
 def test_the_processor_takes_32_images_and_says_nothing(capsys):
