@@ -4,7 +4,8 @@
     python .ci/experiments/pictures.py faces RUN assets/gallery_32.png [--columns 14] [--n 42]
     python .ci/experiments/pictures.py losses RUN assets/collapsed.png
     python .ci/experiments/pictures.py three_runs HEALTHY COLLAPSED WINS assets/three_runs.png
-    python .ci/experiments/pictures.py rows RUN RUN assets/grown_128.png
+    python .ci/experiments/pictures.py faces RUN assets/grown_128.png --columns 8 --n 16 --zoom 1
+    python .ci/experiments/pictures.py rows RUN assets/drawn_128.png
     python .ci/experiments/pictures.py styles RUN assets/styles.png
     python .ci/experiments/pictures.py drawn assets/drawn_faces.png
 
