@@ -80,8 +80,9 @@ def unwritten(definition):
 HINTS = {
     "second time": "Does D's own step see fake.detach()?",
     "does not require grad": "Is something detached that should not be?",
-    "Module.__init__() call": "__init__ begins with super().__init__().",
-    "shapes cannot be multiplied": "Does the linear layer fit what it is given, at any image_size?",
+    "Module.__init__.. call|_backward_hooks": "__init__ begins with super().__init__().",
+    "shapes cannot be multiplied": "Does the linear layer fit? Is there an nn.Flatten, padding=1?",
+    "between 0 and 1": "These are logits: use F.binary_cross_entropy_with_logits.",
 }
 
 
@@ -132,7 +133,7 @@ def explained(error, definitions):
     text = f"{names}: expected a result, got {type(error).__name__}: {error}."
     if own and (line := linecache.getline(*own[-1]).strip()):
         text += f" It happened in this line: `{line}`."
-    return " ".join([text, *(hint for words, hint in HINTS.items() if words in str(error))])
+    return " ".join([text, *(hint for sign, hint in HINTS.items() if re.search(sign, str(error)))])
 
 
 def assert_refuses(call, what, word):
@@ -212,6 +213,9 @@ def assert_fits_any_size(build, inputs, shape):
         assert_shape("A batch of 1 in eval mode", network.eval()(inputs(1, size)), *shape(1, size))
     for size in BAD_IMAGE_SIZES:
         assert_refuses(lambda size=size: build(8, size), f"image_size = {size}", "image_size")
+    first, second, x = build(8, 32).eval(), build(8, 32).eval(), inputs(2, 32)
+    second.load_state_dict(first.state_dict())
+    assert first(x).allclose(second(x), atol=1e-5), "Is a layer in a list? Use nn.Sequential."
     narrow, wide = n_weights(build(8, 32)), n_weights(build(16, 32))
     assert narrow < wide, f"conv_dim 8, 16: expected more weights with 16, got {narrow}, {wide}."
 
@@ -366,15 +370,14 @@ def test_discriminator(Discriminator):
 
 @check
 def test_generator(Generator):
-    z_size = getattr(Generator(10, 8), "z_size", "nothing")
-    assert z_size == 10, f"G.z_size: expected 10, got {z_size}. Keep it as self.z_size."
+    assert getattr(Generator(10, 8), "z_size", 0) == 10, (
+        "G.z_size: expected 10. Keep it as self.z_size."
+    )
     build = functools.partial(Generator, 10)
     assert_fits_any_size(
         build, lambda n, size: torch.randn(n, 10), lambda n, size: (n, 3, size, size)
     )
-    images = Generator(7, 8)(torch.randn(3, 7))
-    assert_shape("Generator(7, 8), for 32 x 32", images, 3, 3, 32, 32)
-
+    assert_shape("Generator(7, 8), for 32 x 32", Generator(7, 8)(torch.randn(3, 7)), 3, 3, 32, 32)
     G, z = Generator(10, 8).eval(), torch.randn(8, 10)
     spread = G(z).std(0).max().item()
     assert spread > 1e-6, (
@@ -383,7 +386,7 @@ def test_generator(Generator):
     out = torch.cat([redrawn(G, 10)(z) for _ in range(10)])
     assert -1 <= out.min() < -0.9 and 0.9 < out.max() <= 1, (
         f"Large weights: expected images from -1 to 1, got {out.min():.2f} to {out.max():.2f}. "
-        "tanh ends at -1 and 1, a sigmoid at 0 and 1."
+        "Is there a tanh at the end? It ends at -1 and 1, a sigmoid at 0 and 1."
     )
     assert_learns(Generator(10, 8), z)
 
@@ -454,8 +457,7 @@ def assert_scalar_loss(name, loss):
         assert_shape(f"{name} of {n} logits", out)
         assert out.requires_grad, f"{name}: expected a gradient to its input, got a detached loss."
         out.backward()
-        is_same = torch.equal(logits.detach(), x[:n])
-        assert is_same, f"{name}: expected D_out unchanged, got it changed in place."
+        assert logits.equal(x[:n]), f"{name}: expected D_out unchanged, got it changed in place."
     one_by_one = torch.stack([loss(logit.view(1, 1)) for logit in x]).mean()
     assert_close(f"{name} of 6 logits, the mean over the images", loss(x), one_by_one)
     assert_close(f"{name} of logits of shape (6,)", loss(x[:, 0]), one_by_one)
@@ -483,13 +485,13 @@ def test_losses(real_loss, fake_loss):
     text = ", ".join(f"{value:.2f}" for value in real + fake)
     assert any(np.allclose(real + fake, values, atol=1e-3) for values in BY_HAND), (
         "real_loss at -2, 0, 1 and fake_loss at 0, 1, 2: expected 2.13, 0.69, 0.31, 0.69, 1.31, "
-        f"2.13 or least squares, got {text}. They take raw logits: is there a sigmoid too many?"
+        f"2.13 or least squares, got {text}. Labels 1 and 0? A sigmoid too many?"
     )
 
     (plain,), (smooth, zero, one) = at(real_loss, 10), at(real_loss, 10, 0, 1, smooth=True)
     assert smooth > plain + 1e-3, (
         f"A very sure logit of 10: expected smooth=True to cost more than {plain:.4f}, got "
-        f"{smooth:.4f}. A label of about 0.9 does that."
+        f"{smooth:.4f}. Is smooth used, with a label of about 0.9?"
     )
     assert one < zero, (
         f"smooth=True at 0 and 1: expected a falling loss, got {zero:.2f} and {one:.2f}. "
@@ -502,7 +504,7 @@ def test_adam(adam):
     network = nn.Linear(3, 2)
     optimizer = adam(network, 0.01)
     is_adam, kind = isinstance(optimizer, torch.optim.Adam), type(optimizer).__name__
-    assert is_adam, f"Expected torch.optim.Adam, got {kind}. Is there a `return`?"
+    assert is_adam, f"Expected torch.optim.Adam, got {kind}."
     group = optimizer.param_groups[0]
     is_whole = [*map(id, group["params"])] == [*map(id, network.parameters())]
     assert is_whole, "Expected Adam over network.parameters(), got other weights."
@@ -596,7 +598,7 @@ class Watch:
             name, is_same = key.lower(), weights.equal(self.start[key])
             assert not is_same, (
                 f"{key} was not trained: expected new weights, got those of the start. Does "
-                f"{name}_optimizer.step() run, after {name}_loss.backward()?"
+                f"{name}_optimizer.step() run, after {name}_loss.backward()? Is anything detached?"
             )
             assert weights.isfinite().all(), f"{key}: expected finite weights, got NaN or inf."
             is_free = all(weight.requires_grad for weight in self.networks[key].parameters())
@@ -684,8 +686,7 @@ def test_train(train):
         losses = train(D, G, loader, *optimizers, n_epochs, print_every=print_every)
         what = f"{n_epochs} epochs of {len(loader)} steps, print_every={print_every}"
         n = n_epochs * len(loader) // print_every
-        is_right = abs(len(losses) - n) <= 1
-        assert is_right, f"{what}: expected {n} pairs of losses, got {len(losses)}."
+        assert abs(len(losses) - n) <= 1, f"{what}: expected {n} pairs, got {len(losses)}."
         for pair in losses:
             assert_numbers("train's result", pair)
         low, high = torch.cat(seen).min().item(), torch.cat(seen).max().item()

@@ -429,6 +429,15 @@ WRONG = {
     ],
     checks.test_discriminator: [
         (
+            "a layer in a list",
+            {
+                "self.hidden = nn.Conv2d(3, conv_dim, 4, stride=4)": "self.all = "
+                "[nn.Conv2d(3, conv_dim, 4, stride=4)]",
+                "self.hidden(x)": "self.all[0](x)",
+            },
+            "Is a layer in a list",
+        ),
+        (
             "the wrong shape",
             {"self.head(x.flatten(1))": "self.head(x.flatten(1))[:, 0]"},
             r"expected the shape \(2, 1\), got \(2,\)",
