@@ -503,7 +503,7 @@ def test_adam(adam):
     network = nn.Linear(3, 2)
     optimizer = adam(network, 0.01)
     is_adam, kind = isinstance(optimizer, torch.optim.Adam), type(optimizer).__name__
-    assert is_adam, f"Expected torch.optim.Adam, got {kind}."
+    assert is_adam, f"Expected torch.optim.Adam, got {kind}. Does adam return it?"
     group = optimizer.param_groups[0]
     is_whole = [*map(id, group["params"])] == [*map(id, network.parameters())]
     assert is_whole, "Expected Adam over network.parameters(), got other weights."

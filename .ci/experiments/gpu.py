@@ -99,7 +99,8 @@ def steps_of_the_baseline(D, G, real):
 
 
 def steps_of_the_lesson(D, G, real):
-    optimizers, averaged = adam(D, G), lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
     while True:
         lesson.train_step(D, G, real, *optimizers)
         averaged.update_parameters(G)
@@ -108,8 +109,11 @@ def steps_of_the_lesson(D, G, real):
 
 def steps_of_a_graph(D, G, real):
     """The lesson's step as one CUDA graph, replayed on a batch that stays in its place."""
+    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["capturable"] = True
     averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-    optimizers, batch, side = adam(D, G, capturable=True), real.clone(), torch.cuda.Stream()
+    batch, side = real.clone(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # as PyTorch asks for, before it captures
         for _ in range(3):
@@ -123,16 +127,10 @@ def steps_of_a_graph(D, G, real):
     while True:
         batch.copy_(real)
         graph.replay()
-        [loss.clone() for loss in losses]  # the next replay writes over them
+        for loss in losses:
+            loss.clone()  # as a loop must: the next replay writes over them
         averaged.update_parameters(G)
         yield len(real)
-
-
-def adam(D, G, **more):
-    """The lesson's two optimizers."""
-    rates = (D, lesson.d_lr), (G, lesson.lr)
-    options = dict(betas=(lesson.beta1, 0.999), fused=True, **more)
-    return [torch.optim.Adam(network.parameters(), rate, **options) for network, rate in rates]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ into its memory, or what happens inside PyTorch's own functions.
 """
 
 import contextlib
-import functools
 import traceback
 import types
 from pathlib import Path
@@ -155,7 +154,7 @@ class PretendedGPU(TorchFunctionMode):
 
     def note(self, name, args, kwargs, here):
         """Note it if the processor waits here."""
-        indices = args[1] if isinstance(args[1:], tuple) and name.endswith("item__") else ()
+        indices = args[1] if name in ("__getitem__", "__setitem__") else ()
         by_index = [x for x in tree_leaves(indices) if has_values(x)]
         is_masked = any(x.dtype == torch.bool for x in by_index)
         from_processor = [x for x in by_index if not self.holds(x)]
@@ -196,7 +195,7 @@ def pretended(kind, bfloat16=False):
     stream = types.SimpleNamespace(is_capturing=lambda: False)
     accelerator = dict(is_available=lambda: True, current_stream=lambda *args: stream)
     accelerator["current_accelerator"] = lambda *args, **kwargs: torch.device(kind)
-    change, benchmark = functools.partial(mock.patch.multiple), torch.backends.cudnn.benchmark
+    change, benchmark = mock.patch.multiple, torch.backends.cudnn.benchmark
     with contextlib.ExitStack() as stack:
         stack.enter_context(change(torch, autocast=autocast_here))
         stack.enter_context(change(torch.accelerator, **accelerator))
