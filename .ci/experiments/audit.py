@@ -2,8 +2,9 @@
 
     python .ci/experiments/audit.py FACES GENERATOR [--labels LIST] [--n 5000]
 
-FACES: the folder of photographs that it was trained on; GENERATOR: its generator.pt2; LIST:
-CelebA's list_attr_celeba.txt. UTKFace's labels stand in the file names, <age>_<gender>_<race>_...
+FACES: the folder of photographs that it was trained on; GENERATOR: its generator.pt2, or weights
+(.pt); LIST: CelebA's list_attr_celeba.txt. UTKFace's labels stand in the file names,
+<age>_<gender>_<race>_...
 Where there are labels, the face network is compared with them. The last line says how many of the
 generated faces are closer to one of 20,000 training faces than that one's own nearest neighbour
 is, and how many of the faces held out.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import helpers, lesson, prepare
+from common import helpers, lesson, load_generator, prepare
 
 from assets import face_files
 from assets.face_network import attribute_logits
@@ -101,7 +102,7 @@ def main(arguments=None):
     rows = random_rows(dataset, args.n)
     training = lesson.scale(dataset.batch(rows)[0].cpu())
     files = [dataset.names[row] for row in dataset.rows[rows]]
-    generator = torch.export.load(args.generator).module()
+    generator = load_generator(args.generator)
     generator.z_size = lesson.z_size
     generated = lesson.sample_faces(generator, len(training), 1)
 

@@ -54,6 +54,15 @@ class Table:
             writer.writerow([text(values.get(name, "")) for name in self.columns])
 
 
+def load_generator(path):
+    """A generator in eval mode: weights of the lesson's own (.pt), or an exported one (.pt2)."""
+    if Path(path).suffix == ".pt2":
+        return torch.export.load(path).module()
+    generator = lesson.Generator(100, 48)
+    generator.load_state_dict(torch.load(path, weights_only=True)["generator"])
+    return generator.eval()
+
+
 def text(value):
     """As the tables have it: floats with four digits, whole ones without a point."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

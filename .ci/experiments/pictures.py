@@ -25,7 +25,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import helpers, lesson
+from common import helpers, lesson, load_generator
 from PIL import Image, ImageDraw, ImageFont
 
 from assets.drawn_faces import draw_faces
@@ -82,8 +82,7 @@ def strip(run, *generator_and_path):
 
 
 def generated(run, n):
-    file = run if run.suffix == ".pt2" else run / "generator.pt2"
-    generator = torch.export.load(file).module()
+    generator = load_generator(run / "generator.pt2" if run.is_dir() else run)
     latents = torch.randn(n, 100, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return torch.cat([generator(part) for part in latents.split(100)])
