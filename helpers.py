@@ -668,7 +668,7 @@ def remove_old_copies():
             doomed = folder.with_name(f".{folder.name}.old")  # so that it is never half there
             with contextlib.suppress(OSError):  # Windows keeps what is in use
                 os.replace(folder, doomed)
-                removed += 1
+                removed += os.path.exists(source)  # a deleted folder's copies go unsaid
             shutil.rmtree(doomed, ignore_errors=True)
     if removed:
         print(f"Removed {removed} older decoded copies from {CACHE}.")

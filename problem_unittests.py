@@ -352,32 +352,33 @@ def test_scale(scale):
 @check
 def test_discriminator(Discriminator):
     assert_fits_any_size(Discriminator, pictures, lambda n, size: (n, 1))
-    assert_shape("Discriminator(8), for 32 x 32", Discriminator(8)(pictures(3, 32)), 3, 1)
     D, x = Discriminator(8).eval(), pictures(16, 32)
+    assert_shape("Discriminator(8), for 32 x 32", D(x), 16, 1)
+    for name in ("features", "logit"):
+        assert hasattr(D, name), f"self.{name} is missing. Later sections use layers of this name."
     low, high = D(x).min().item(), D(x).max().item()
     assert high - low > 1e-6 * (1 + abs(low)), (
         f"16 different images: expected different logits, got {low:.6f} to {high:.6f}. Is x used?"
     )
     out = torch.cat([redrawn(D, 10)(x) for _ in range(10)])
     assert out.min() < -1.5 and out.max() > 1.5, (
-        "Large weights: expected raw logits of any size and both signs, got "
-        f"{out.min():.2f} to {out.max():.2f}. Is there a sigmoid, a tanh or a relu at the end? "
-        "The loss brings its own sigmoid."
+        f"Large weights: expected raw logits of both signs, got {out.min():.2f} to {out.max():.2f}. "
+        "Is there a sigmoid, a tanh or a relu at the end? The loss brings its own sigmoid."
     )
     assert_learns(D, x)
 
 
 @check
 def test_generator(Generator):
-    assert getattr(Generator(10, 8), "z_size", 0) == 10, (
-        "G.z_size: expected 10. Keep it as self.z_size."
-    )
+    G, z = Generator(10, 8).eval(), torch.randn(8, 10)
+    assert getattr(G, "z_size", 0) == 10, "G.z_size: expected 10. Keep it as self.z_size."
+    for name in ("layers", "upsample"):
+        assert hasattr(G, name), f"self.{name} is missing. Later sections use this name."
     build = functools.partial(Generator, 10)
     assert_fits_any_size(
         build, lambda n, size: torch.randn(n, 10), lambda n, size: (n, 3, size, size)
     )
     assert_shape("Generator(7, 8), for 32 x 32", Generator(7, 8)(torch.randn(3, 7)), 3, 3, 32, 32)
-    G, z = Generator(10, 8).eval(), torch.randn(8, 10)
     spread = G(z).std(0).max().item()
     assert spread > 1e-6, (
         f"8 latents: expected different images, got a spread of {spread}. Is z used?"
