@@ -210,3 +210,16 @@ def test_gpu(place, no_export, monkeypatch):
     assert values["checkpoint"] == "4", f"expected 2 steps and 2 more, got {values['checkpoint']}"
     scored = {row["measure"] for row in rows if row["experiment"] == "faces"}
     assert {"ffd", "precision", "recall"} <= scored, f"expected scores, got {scored}"
+
+
+def test_the_committed_generator_is_written(place):
+    pytest.importorskip("onnxscript", reason="onnxscript is optional")
+    common = importlib.import_module("common")
+    generator = common.lesson.Generator(100, 48).eval()
+    helpers.export_generator(generator, place / "generator.pt2")
+    run("committed", place / "generator.pt2", "--folder", place)
+    z = torch.randn(3, 100)
+    off = (common.load_generator(place / "celeba_32.pt")(z) - generator(z)).abs().max()
+    assert off < 1e-5, f"expected the same faces from the weights, got {off} off"
+    written = (place / "celeba_32.onnx").read_bytes()
+    assert str(ROOT).encode() not in written, "expected no path of this machine in the file"
