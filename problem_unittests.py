@@ -362,7 +362,7 @@ def test_discriminator(Discriminator):
     )
     out = torch.cat([redrawn(D, 10)(x) for _ in range(10)])
     assert out.min() < -1.5 and out.max() > 1.5, (
-        f"Large weights: expected raw logits of both signs, got {out.min():.2f} to {out.max():.2f}. "
+        f"Large weights: expected logits of both signs, got {out.min():.2f} to {out.max():.2f}. "
         "Is there a sigmoid, a tanh or a relu at the end? The loss brings its own sigmoid."
     )
     assert_learns(D, x)
