@@ -85,7 +85,7 @@ LOSSES = "least squares", "cross-entropy"
 DEFAULT_LABELS = {"domain_label": "Heavy_Makeup", "domain_same": "Male"}
 MAY_BE_NONE = (
     "data_url data_sha256 batch_size max_minutes patience label_names domain_same domain_dirs "
-    "photograph photograph_box"
+    "photograph photograph_box start_from"
 )
 SETTINGS = (  # names, test, what is right
     ("data_dir", PATH, 'give a folder of images, a .zip of them, or "drawn"'),
@@ -99,6 +99,7 @@ SETTINGS = (  # names, test, what is right
     ("seed", number(0, 2**32 - 1, whole=True), f"give a whole number from 0 to {2**32 - 1}"),
     ("inception resume next_steps", lambda x: x is True or x is False, "give True or False"),
     ("out_dir large_dir", PATH, "give the name of a folder"),
+    ("start_from", PATH, 'give the checkpoint of a run, such as "assets/celeba_32.pt"'),
     ("label_names", list_of(text()), 'give a list of names, such as ["Smiling"], or None'),
     ("domain_label domain_same", text(), "give the name of a label"),
     ("domain_dirs", list_of(face_files.holds_images, 2), "give two folders that hold images"),
@@ -143,14 +144,16 @@ def check_settings(settings):
     Names that are no settings are ignored. In a notebook, figures are switched on.
     """
     use_inline_figures()
-    check_image_size(settings.get("image_size", 64))
+    size = settings.get("image_size", 64)
+    check_image_size(size)
     for names, test, sentence in SETTINGS:
         for name in settings.keys() & names.split():
             if settings[name] is not None or name not in MAY_BE_NONE.split():
                 check(name, settings[name], test, sentence)
     if settings.get("photograph") is not None:
-        box = settings.get("photograph_box")
-        load_face(settings["photograph"], settings.get("image_size", 64), box)
+        load_face(settings["photograph"], size, settings.get("photograph_box"))
+    if settings.get("start_from") is not None:
+        run_files.check_start(settings["start_from"], settings)
 
 
 # ---------------------------------------------------------------- devices
@@ -872,6 +875,7 @@ def inception_scores(real, fake):
 
 Checkpoints, load_checkpoint = run_files.Checkpoints, run_files.load_checkpoint
 write_file, export_generator = run_files.write_file, run_files.export_generator
+begin_with, random_state = run_files.begin_with, run_files.random_state
 NO_MEMORY = "(?i)(out of|not enough|allocate) memory|STATUS_ALLOC_FAILED|unable to find an engine"
 D_WINS = "d_loss is near its least: the discriminator has all but won. Lower d_lr or d_conv_dim."
 G_CLIMBS = "g_loss keeps climbing: the discriminator is getting out of reach. Lower d_lr."
@@ -1154,7 +1158,7 @@ class Recorder:
     def look(self, last=False):
         """Keep a grid, a checkpoint and a score, each for a twentieth of the time."""
         run, pending, began = self.run, self.run.random_state, time.perf_counter()
-        run.random_state = pending or run_files.random_state()
+        run.random_state = pending or random_state()
         check_finite(run.networks, self.sums, run.step, self.kept)
         averaged = run.parts.get("averaged")
         generator = averaged and recalibrate_batch_norm(averaged.module, averaged.module.z_size)
@@ -1201,10 +1205,7 @@ class Recorder:
         run = self.run
         state = {name: part.state_dict() for name, part in run.parts.items()}
         state |= {name: getattr(run, name) for name in COUNTERS}
-        state |= {
-            "settings": run.settings,
-            "random_state": run.random_state or run_files.random_state(),
-        }
+        state |= dict(settings=run.settings, random_state=run.random_state or random_state())
         tables = dict(losses=("d_loss,g_loss", run.rows), scores=("score", run.scores))
         self.is_writing = True  # the stop button waits
         self.checkpoints.write(name, state, **tables)

@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 
 from assets.face_files import acquire_lock, explain_disk_errors
 
+SIZES = "image_size", "z_size", "d_conv_dim", "g_conv_dim"
+OTHERS = "The checkpoint is not of these networks. Choose another out_dir, or set resume = False"
 HELD = WeakValueDictionary()  # locks of this process, by path: a cell that is run again has its own
 
 
@@ -145,6 +147,31 @@ def load_checkpoint(path):
         ) from error
 
 
+def check_start(path, settings):
+    """ValueError unless `path` is a run's checkpoint, of networks of these settings' sizes."""
+    wrong = f"start_from = {str(path)!r} does not work:"
+    try:
+        state = load_checkpoint(path)
+        state["D"], state["G"]
+    except (OSError, ValueError, KeyError):
+        example = '"runs/lesson/best.pt" or "assets/celeba_32.pt"'
+        raise ValueError(f"{wrong} give the checkpoint of a run, such as {example}.") from None
+    for name in SIZES:
+        before = state["settings"].get(name)
+        if before is not None and before != settings.get(name):
+            raise ValueError(f"{wrong} it was trained with {name} = {before}. Set {name} to that.")
+
+
+def begin_with(path, D, G):
+    """Give D and G the weights of a run's checkpoint: G the averaged ones, if there are any."""
+    state = load_checkpoint(path)
+    weights = state.get("averaged", state["G"])
+    averaged = {name.removeprefix("module."): weight for name, weight in weights.items()}
+    averaged.pop("n_averaged", None)
+    advice = f"{path} is of other networks: build them as they were, or set start_from = None"
+    load_parts({"D": D, "G": G}, {"D": state["D"], "G": averaged}, advice)
+
+
 def export_generator(generator, path):
     """Write a generator, (N, z_size) -> float32 (N, 3, S, S) for any N, with torch.export."""
     generator = copy.deepcopy(generator).to("cpu", torch.float32).eval()
@@ -177,7 +204,7 @@ def split_parts(parts):
     return networks, optimizers
 
 
-def load_parts(parts, state):
+def load_parts(parts, state, sentence=OTHERS):
     """Load networks, optimizers and schedulers, by name: all or, with a ValueError, none.
 
     `averaged` may be missing in the state: averaging may begin later.
@@ -190,10 +217,7 @@ def load_parts(parts, state):
     except Exception as error:
         for name, part in parts.items():
             part.load_state_dict(before[name])
-        raise ValueError(
-            f"The checkpoint is not of these networks. Choose another out_dir, or set "
-            f"resume = False. ({type(error).__name__}: {error})"
-        ) from error
+        raise ValueError(f"{sentence}. ({type(error).__name__}: {error})") from error
 
 
 def plain(value):

@@ -55,12 +55,12 @@ class Table:
 
 
 def load_generator(path):
-    """A generator in eval mode: weights of the lesson's own (.pt), or an exported one (.pt2)."""
+    """A generator in eval mode: of a checkpoint of the lesson (.pt), or an exported one (.pt2)."""
     if Path(path).suffix == ".pt2":
         return torch.export.load(path).module()
-    generator = lesson.Generator(100, 48)
-    generator.load_state_dict(torch.load(path, weights_only=True)["generator"])
-    return generator.eval()
+    D, G = lesson.build_network(32, 48, 100)
+    helpers.begin_with(path, D, G)
+    return G.eval()
 
 
 def text(value):
@@ -91,6 +91,8 @@ def prepare(faces, size, seed=0, runs=RUNS):
     """
     folder = helpers.find_data(str(faces), n_drawn=lesson.n_drawn, image_size=size)
     lesson.faces_dir, lesson.image_size, lesson.seed = folder, size, seed
+    if size > 64:  # as in the lesson, also on a GPU
+        lesson.batch_size = min(lesson.batch_size, 32)
     lesson.out_dir, lesson.resume = str(Path(runs, f"{Path(folder).name}_{seed}")), True
     lesson.device, lesson.memory_format = device(), torch.channels_last
     lesson.loader = lesson.get_dataloader(lesson.batch_size, size, folder, flip=True)

@@ -56,10 +56,9 @@ def test_assets_import_nothing_of_helpers(path):
 @pytest.fixture(scope="module")
 def committed(notebook):
     """The committed generator, from its weights."""
-    generator = notebook.Generator(100, 48)
-    weights = torch.load(ASSETS / "celeba_32.pt", weights_only=True)["generator"]
-    generator.load_state_dict(weights)
-    return generator.eval()
+    D, G = notebook.build_network(32, 48, 100)
+    helpers.begin_with(ASSETS / "celeba_32.pt", D, G)
+    return G.eval()
 
 
 @pytest.mark.parametrize("name", ["celeba_32.pt", "celeba_32.onnx"])

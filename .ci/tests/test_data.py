@@ -1202,6 +1202,7 @@ BAD = [
     *(("data_sha256", value) for value in ("abc", 5, "g" * 64)),
     *(("data_url", value) for value in ("faces.zip", 5)),
     *(("photograph", value) for value in (5, "nobody.png", "empty")),
+    *(("start_from", value) for value in (5, "nowhere.pt", "faces", "faces/000001.jpg")),
     *(("photograph_box", value) for value in (5, "box", [1, 2, 3], [1, 2, 3, "4"])),
 ]
 

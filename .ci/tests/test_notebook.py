@@ -192,6 +192,11 @@ def test_on_an_archive_over_http_and_again_on_its_folder(tmp_path, monkeypatch):
     printed = run_notebook(tmp_path, monkeypatch, data_url="http://127.0.0.1:9/gone.zip")
     assert_checked(printed)
     assert losses.read_text(encoding="utf-8") == before, "expected no more training of a whole run"
+    run_notebook(tmp_path, monkeypatch, start_from="runs/lesson/best.pt")
+    runs = tmp_path / "runs" / "lesson", tmp_path / "runs" / "lesson-2"
+    old, new = (Image.open(min(run.glob("samples/step_*.png"))) for run in runs)
+    assert old.tobytes() != new.tobytes(), "expected other faces than an untrained generator's"
+    assert losses.read_text(encoding="utf-8") == before, "expected the run that it began with kept"
 
 
 # ---------------------------------------------------------------- what is wrong is said at once

@@ -128,6 +128,40 @@ def test_averaging_may_begin_later(notebook, tmp_path):
     assert after == before, "expected a finished run, opened without its average, to stay as it is"
 
 
+# ---------------------------------------------------------------- beginning with an earlier run
+
+
+def test_a_run_may_begin_with_the_weights_of_another(small_run, notebook):
+    run, train = small_run()
+    train(1)
+    path, fresh = run.folder / "last.pt", small_runs.small_parts(notebook)
+    helpers.begin_with(path, fresh["D"], fresh["G"])
+    for name, expected in (("D", run.parts["D"]), ("G", run.parts["averaged"].module)):
+        for key, value in expected.state_dict().items():
+            same = torch.equal(fresh[name].state_dict()[key], value)
+            assert same, f"expected {name}.{key} of the run, and of G the average, got another"
+    state = helpers.load_checkpoint(path)
+    del state["averaged"]  # as in the first part of a lesson
+    torch.save(state, path)
+    helpers.begin_with(path, fresh["D"], fresh["G"])
+    newest, begun = run.parts["G"].state_dict(), fresh["G"].state_dict()
+    assert all(torch.equal(begun[key], newest[key]) for key in newest), "expected G's own weights"
+    wider = notebook.Generator(small_runs.Z_SIZE, 8, 16)
+    with pytest.raises(ValueError, match="last.pt is of other networks.*start_from = None"):
+        helpers.begin_with(path, fresh["D"], wider)
+
+
+def test_a_start_of_another_size_is_refused_by_name(small_run):
+    run, train = small_run(settings={"z_size": 8, "d_conv_dim": 4})
+    train(1)
+    settings = {"z_size": 8, "d_conv_dim": 4, "start_from": str(run.folder / "last.pt")}
+    helpers.check_settings(settings)
+    with pytest.raises(
+        ValueError, match="last.pt' does not work: it .* d_conv_dim = 4. Set d_conv"
+    ):
+        helpers.check_settings(settings | {"d_conv_dim": 32})
+
+
 # ---------------------------------------------------------------- ending
 
 
