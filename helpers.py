@@ -91,7 +91,8 @@ SETTINGS = (  # names, test, what is right
     ("data_dir", PATH, 'give a folder of images, a .zip of them, or "drawn"'),
     ("data_url", ADDRESS, "an address begins with https://, http:// or file:/// and has no spaces"),
     ("data_sha256", text("[0-9a-f]{64}|"), "give 64 hexadecimal digits, or None"),
-    ("n_drawn batch_size z_size d_conv_dim g_conv_dim n_epochs print_every", *COUNT),
+    ("n_drawn batch_size d_conv_dim g_conv_dim n_epochs print_every", *COUNT),
+    ("z_size", number(2, whole=True), "it must be a whole number of at least 2"),
     ("patience experiment_images domain_batch", *COUNT),
     ("lr d_lr domain_lr", number(ABOVE_0, BELOW_1), "it must be a number between 0 and 1"),
     ("beta1", number(0, BELOW_1), "it must be a number of at least 0 and below 1; try 0.3"),
@@ -169,11 +170,9 @@ def has_gpu():
     except (RuntimeError, AssertionError):  # it cannot say
         return True
     built = " ".join(torch.cuda.get_arch_list())  # such as "sm_86 sm_90 compute_90"
-    newest = max(map(int, re.findall(r"\d+", built)), default=0)
-    is_newer = "compute" in built and 10 * major + minor >= newest
-    if torch.version.hip or not built or is_newer:
-        return True
-    if re.search(rf"sm_{major}[0-{minor}](?!\d)", built):
+    can_compile = any(10 * major + minor >= int(n) for n in re.findall(r"compute_(\d+)", built))
+    has_kernels = re.search(rf"sm_{major}[0-{minor}](?!\d)", built)
+    if torch.version.hip or not built or can_compile or has_kernels:
         return True
     print(f"PyTorch has no kernels for the {torch.cuda.get_device_name()}: it stays unused.")
     return False
@@ -759,9 +758,7 @@ FEWEST = 20  # faces with a label, and without it, to learn it from
 def check_faces(faces, known, label_names, domain_label, domain_same):
     """DataError for too few faces; ValueError, with the nearest names, for an unknown label."""
     if len(faces) < 4:  # precision and recall look at the third nearest neighbour
-        raise DataError(
-            f"The scores need at least 4 images, and {len(faces)} can be read: add some."
-        )
+        raise DataError(f"The scores need at least 4 images; {len(faces)} can be read: add some.")
     chosen = [("label_names", name) for name in label_names or ()]
     chosen += [("domain_label", domain_label), ("domain_same", domain_same)]
     for setting, name in chosen:
@@ -783,10 +780,8 @@ def labels_of(folder, faces, names):
         has = known[name][is_there]
         counts = {"with": int(has.sum()), "without": int((~has).sum())}
         fewer = min(counts, key=counts.get)
-        sentence = (
-            f"of the {len(has):,} faces in {folder} {counts[fewer]} are {fewer} it, and fewer"
-        )
-        sentence += f" than {FEWEST} teach nothing. Choose another, or add such faces"
+        sentence = f"of the {len(has):,} faces in {folder} {counts[fewer]} are {fewer} it, and"
+        sentence += f" fewer than {FEWEST} teach nothing. Choose another, or add such faces"
         check("label", name, lambda _, fewest=counts[fewer]: fewest >= FEWEST, sentence)
     return torch.stack([known[name] for name in names], 1).float()
 
@@ -1019,8 +1014,9 @@ class Run:
     def watch(self, loader, epoch):
         """Yield the batches of this epoch, from where the run left off until a limit is reached."""
         seed, state, self.random_state = self.settings.get("seed", 0), self.random_state, None
-        if hasattr(loader, "sampler"):  # its order belongs to the epoch, so that a run can go on
-            loader.sampler.generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+        sampler = getattr(loader, "sampler", None)
+        if sampler is not None:  # its order belongs to the epoch, so that a run can go on
+            sampler.generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
             loader, self.share = share_of(loader), self.ranks
         run_files.restore_random_state(state)
         batches = iter(loader)
@@ -1029,12 +1025,16 @@ class Run:
         run_files.restore_random_state(state if self.batch else None)
         if self.rank:  # other latents than rank 0's, and never the same again
             torch.manual_seed(seed + self.rank + 1_000_003 * self.step)
-        while not self.finished:  # asked first: a batch that is not used would use random numbers
-            batch = next(batches, None)
-            if batch is None:
-                self.epoch, self.batch = epoch + 1, 0
-                return
-            yield batch
+        try:
+            while not self.finished:  # asked first: an unused batch would use random numbers
+                batch = next(batches, None)
+                if batch is None:
+                    self.epoch, self.batch = epoch + 1, 0
+                    return
+                yield batch
+        finally:
+            if sampler is not None:  # a loop without a run draws its order as before
+                sampler.generator = None
 
     def log(self, d_loss, g_loss, n_images, n_steps, print_every):
         """Count a step on `n_images` real images, one of at most `n_steps` in the whole run.

@@ -134,12 +134,11 @@ def has_checkpoint(folder):
 
 def load_checkpoint(path):
     """The contents of a checkpoint, on the CPU; ValueError if it is none. Nothing is executed."""
+    content = Path(path).read_bytes()  # a read error is not a damaged file
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state["settings"], state["step"], state["random_state"]
         return state
-    except OSError:
-        raise
     except Exception as error:  # whatever an archive of another kind leads to
         raise ValueError(
             f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, or choose "
@@ -149,27 +148,34 @@ def load_checkpoint(path):
 
 def check_start(path, settings):
     """ValueError unless `path` is a run's checkpoint, of networks of these settings' sizes."""
-    wrong = f"start_from = {str(path)!r} does not work:"
+    wrong, example = f"start_from = {str(path)!r} does not work:", '"assets/celeba_32.pt"'
+    if not Path(path).expanduser().is_file():
+        raise ValueError(f"{wrong} there is no such file. Give the checkpoint of a run.")
     try:
-        state = load_checkpoint(path)
-        state["D"], state["G"]
-    except (OSError, ValueError, KeyError):
-        example = '"runs/lesson/best.pt" or "assets/celeba_32.pt"'
-        raise ValueError(f"{wrong} give the checkpoint of a run, such as {example}.") from None
-    for name in SIZES:
-        before = state["settings"].get(name)
-        if before is not None and before != settings.get(name):
-            raise ValueError(f"{wrong} it was trained with {name} = {before}. Set {name} to that.")
+        state = load_checkpoint(Path(path).expanduser())
+        before = {name: state["settings"].get(name) for name in SIZES}
+        state["D"].keys(), weights_of(state).keys()
+    except (ValueError, KeyError, AttributeError):
+        sentence = f"that is not the checkpoint of a run, such as {example} or a run's best.pt"
+        raise ValueError(f"{wrong} {sentence}.") from None
+    for name, size in before.items():
+        if isinstance(size, int) and size != settings.get(name):
+            raise ValueError(f"{wrong} it was trained with {name} = {size}. Set {name} to that.")
 
 
 def begin_with(path, D, G):
     """Give D and G the weights of a run's checkpoint: G the averaged ones, if there are any."""
-    state = load_checkpoint(path)
-    weights = state.get("averaged", state["G"])
-    averaged = {name.removeprefix("module."): weight for name, weight in weights.items()}
-    averaged.pop("n_averaged", None)
+    state = load_checkpoint(Path(path).expanduser())
     advice = f"{path} is of other networks: build them as they were, or set start_from = None"
-    load_parts({"D": D, "G": G}, {"D": state["D"], "G": averaged}, advice)
+    load_parts({"D": D, "G": G}, {"D": state["D"], "G": weights_of(state)}, advice)
+    print(f"The networks begin with the weights in {path}.")
+
+
+def weights_of(state):
+    """A checkpoint's weights for the generator: the averaged ones, if there are any."""
+    weights = state.get("averaged", state["G"])
+    named = {name.removeprefix("module."): weight for name, weight in weights.items()}
+    return {name: weight for name, weight in named.items() if name != "n_averaged"}
 
 
 def export_generator(generator, path):

@@ -102,7 +102,7 @@ LOOPS = baseline_loop, notebook_loop
 
 
 def wait():
-    if torch.cuda.is_available():
+    if helpers.has_gpu():
         torch.cuda.synchronize()
 
 
@@ -117,7 +117,7 @@ def images_per_second(loop, seconds):
 
 def megabytes():
     """The memory of this process without the pages of mapped files; 0 where it is not known."""
-    if torch.cuda.is_available():
+    if helpers.has_gpu():
         return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
     found = re.search(r"RssAnon:\s+(\d+)", status.read_text()) if status.exists() else None
@@ -189,7 +189,7 @@ def train_as_rank(batch, seconds, data):
 def speed_of(ranks, batch, seconds, data):
     """Images/s of so many processes under torchrun."""
     environment = {"PYTHONPATH": str(Path(__file__).parent)}
-    if not torch.cuda.is_available():
+    if not helpers.has_gpu():
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
     code = f"import benchmark; benchmark.train_as_rank({batch}, {seconds}, {data!r})"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -69,13 +69,13 @@ def text(value):
 
 
 def device():
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if helpers.has_gpu() else "cpu")
 
 
 def machine():
     """What it runs on, in words."""
     version = f"PyTorch {torch.__version__}"
-    if torch.cuda.is_available():
+    if helpers.has_gpu():
         return f"{torch.cuda.get_device_name()}, {version}"
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None

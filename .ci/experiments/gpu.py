@@ -5,14 +5,15 @@
 FACES: a folder of face photographs, or "drawn". The parts that matter most come first:
 
 notebook    every code cell in small, as a script, on drawn faces
-checkpoint  a run of 20 steps here, and 20 more on the processor. Take its folder to another
-            machine, `--runs` there, and it goes on there.
+checkpoint  a run of 20 steps here, and 20 more on the processor. Where its folder, `--runs`, is
+            taken to another machine, with another `--table`, 20 and 20 more are made there.
 speed       images/s of the training step: the baseline, the lesson's, with TF32 in place of
             bfloat16, and, where there is CUDA, as one captured graph
 faces       FACES at 32 pixels for a minute, at 64 for two and at 128 for three, scored
 
-Rows that are there are not measured again, so a run that was stopped goes on. Without a GPU it all
-runs on the processor, but for the graph: that is how it is tested.
+Nothing begins that would not end within the limit, in minutes. Rows that are there are not measured
+again, so the next call goes on. Without a GPU it all runs on the processor, but for the graph: that
+is how it is tested.
 """
 
 import argparse
@@ -76,14 +77,15 @@ def run_notebook(table, args):
 def run_checkpoint(table, args):
     """A run that goes on, on the processor, from the checkpoint that it left on the device."""
     prepare("drawn", 32, runs=args.runs)
-    folder, n_images = args.runs / "checkpoint", STEPS * lesson.batch_size
-    for i, place in enumerate((device(), torch.device("cpu"))):
+    folder = args.runs / "checkpoint"
+    for place in (device(), torch.device("cpu")):
         with mock.patch.object(lesson, "device", place):
             D, G = lesson.fresh()
         optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
         averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
         parts = dict(zip(("d_optimizer", "g_optimizer"), optimizers), D=D, G=G, averaged=averaged)
-        run = helpers.Run(folder, {}, helpers.StopRule(images=(i + 1) * n_images), **parts)
+        run = helpers.Run(folder, {}, **parts)
+        run.stop = helpers.StopRule(images=run.images + STEPS * lesson.batch_size)
         lesson.train(D, G, lesson.loader, *optimizers, 10**6, STEPS, averaged, run)
     table.add(subject="20 here, then on the processor", measure="steps", value=run.step)
 
@@ -166,7 +168,7 @@ def run_speed(table, args):
             real = real.contiguous(memory_format=torch.channels_last)
             for words, (steps, context) in ways().items():
                 row = dict(size=size, subject=f"{words}, batch {batch}")
-                if table.has(experiment="speed", **row):
+                if table.has(experiment="speed", **row) or not args.has_time_for(args.seconds / 30):
                     continue
                 try:
                     with context():
@@ -185,7 +187,7 @@ def run_faces(table, args):
     """FACES at each size for so many minutes, with scores on the test faces."""
     for size, minutes in zip(args.sizes, args.minutes):
         row = dict(size=size, minutes=f"{minutes:g}")
-        if table.has(experiment="faces", **row):
+        if table.has(experiment="faces", **row) or not args.has_time_for(minutes + 0.5):
             continue
         row["data"] = prepare(args.faces, size, runs=args.runs)
         settings = dict(size=size, minutes=minutes, batch_size=lesson.batch_size)
@@ -228,8 +230,11 @@ def main(arguments=None):
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--runs", type=Path, default=RUNS / "gpu", help="where the runs are kept")
     parser.add_argument("--table", type=Path, default=HERE / "gpu.csv")
+    parser.add_argument("--limit", type=float, default=9, help="minutes of all parts together")
     args = parser.parse_args(arguments)
     args.runs, args.table = args.runs.absolute(), args.table.absolute()
+    end = time.perf_counter() + 60 * args.limit
+    args.has_time_for = lambda minutes: time.perf_counter() + 60 * minutes < end
     for name in PARTS:
         table = Part(args.table, name)
         is_whole = name in ("notebook", "checkpoint") and table.has(experiment=name)

@@ -208,6 +208,11 @@ def test_gpu(place, no_export, monkeypatch):
     assert [float(row["value"]) > 0 for row in speeds] == [True] * 3, f"got {speeds}"
     values = {row["experiment"]: row["value"] for row in rows}
     assert values["checkpoint"] == "4", f"expected 2 steps and 2 more, got {values['checkpoint']}"
+    elsewhere = place / "gpu_elsewhere.csv"
+    late = "--limit", 0, "--runs", place / "gpu", "--table", elsewhere
+    run("gpu", "drawn", "--only", "checkpoint", "speed", "faces", *small, *late)
+    steps = [(row["experiment"], row["value"]) for row in read(elsewhere)]
+    assert steps == [("checkpoint", "8")], f"expected 4 steps more, and no time left, got {steps}"
     scored = {row["measure"] for row in rows if row["experiment"] == "faces"}
     assert {"ffd", "precision", "recall"} <= scored, f"expected scores, got {scored}"
 

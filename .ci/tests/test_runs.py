@@ -376,7 +376,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_run, capsys):
     last, previous = run.folder / "last.pt", run.folder / "previous.pt"
     whole = last.read_bytes()
     previous.write_bytes(whole)
-    for damaged in (whole[:-1000], whole[:100], b"", b"no checkpoint"):
+    parts = [whole[: len(whole) * k // 12] for k in (1, 4, 6, 9)]
+    for damaged in (*parts, whole[:-1000], whole[:100], b"", b"no checkpoint"):
         last.write_bytes(damaged)
         again, train = small_run()
         assert again.step == 20, f"expected the checkpoint before it, got step {again.step}"
@@ -461,6 +462,22 @@ def test_section_8_begins_with_the_same_weights_each_time():
     built, *_ = [text for text in sources if re.search(r"^D, G = build_network\(", text, re.M)]
     before = built.split("D, G = build_network(")[0]
     assert "torch.manual_seed(seed)" in before, f"expected the seed in the same cell, got {built}"
+
+
+def test_a_loader_draws_its_order_after_a_run_as_before(small_run):
+    loader = small_runs.noise_loader()
+
+    def order():
+        torch.manual_seed(3)
+        return torch.cat([labels for _, labels in loader]), torch.rand(1)
+
+    loader.dataset.labels = torch.arange(len(loader.dataset))
+    before = order()
+    assert sum(1 for _ in helpers.Run().watch(loader, 0)) == len(loader), "expected every batch"
+    next(helpers.Run().watch(loader, 0))  # and a loop that ends in the middle
+    after = order()
+    assert torch.equal(before[0], after[0]), "expected the same order from the same seed"
+    assert before[1] == after[1], "expected as many random numbers drawn as before"
 
 
 def test_a_new_run_says_that_its_networks_are_not_fresh(small_run, capsys):
