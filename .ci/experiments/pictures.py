@@ -5,7 +5,7 @@
     python .ci/experiments/pictures.py losses RUN assets/collapsed.png
     python .ci/experiments/pictures.py three_runs HEALTHY COLLAPSED WINS assets/three_runs.png
     python .ci/experiments/pictures.py faces RUN assets/grown_128.png --columns 8 --n 16 --zoom 1
-    python .ci/experiments/pictures.py rows RUN assets/drawn_128.png
+    python .ci/experiments/pictures.py rows RUN [RUN ...] assets/album.png
     python .ci/experiments/pictures.py styles RUN assets/styles.png
     python .ci/experiments/pictures.py drawn assets/drawn_faces.png
 
@@ -128,9 +128,10 @@ def drawn(path, n=42, columns=14):
 
 
 def rows(*runs_and_path):
-    """A row of eight faces of each run's generator."""
+    """A row of eight faces of each run's generator; small faces are enlarged to 128 pixels."""
     *runs, path = runs_and_path
-    save(helpers.image_grid(torch.cat([generated(run, 8) for run in runs]), 8), path)
+    faces = torch.cat([generated(run, 8) for run in runs])
+    save(helpers.image_grid(faces, 8), path, max(1, 128 // faces.shape[-1]))
 
 
 def styles(run, path):

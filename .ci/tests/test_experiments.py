@@ -134,6 +134,14 @@ def test_makeup(place, no_export, monkeypatch):
     assert expected <= subjects, f"expected {expected}, got {subjects}"
 
 
+def test_album(place, no_export):
+    rows = train("album", place, "--label", "Smiling", "--n", 60, "--augmented", "--minutes", 2)
+    found = {(row["subject"], row["measure"]) for row in rows}
+    expected = {(subject, measure) for subject in ("real", "from nothing, shifted")
+                for measure in ("FFD", "copies")}  # fmt: skip
+    assert expected <= found, f"expected {expected}, got {found}"
+
+
 def test_growing(place, no_export):
     rows = train("growing", place, "--size", 64)
     starts = {row["subject"].partition(":")[0] for row in rows}
