@@ -758,7 +758,7 @@ FEWEST = 20  # faces with a label, and without it, to learn it from
 def check_faces(faces, known, label_names, domain_label, domain_same):
     """DataError for too few faces; ValueError, with the nearest names, for an unknown label."""
     if len(faces) < 4:  # precision and recall look at the third nearest neighbour
-        raise DataError(f"The scores need at least 4 images; {len(faces)} can be read: add some.")
+        raise DataError(f"Scores need at least 4 images, and {len(faces)} can be read: add some.")
     chosen = [("label_names", name) for name in label_names or ()]
     chosen += [("domain_label", domain_label), ("domain_same", domain_same)]
     for setting, name in chosen:
