@@ -82,10 +82,11 @@ def main(arguments=None):
     words = f"album of {args.n}, {args.label or args.names or 'any'}"
     row = dict(experiment=words, data=data, size=32, seed=args.seed)
     if not table.has(**row, subject="real"):
-        real = dict(measures(training, album, others))
-        real["copies"] = lesson.nearest_training_faces(helpers.face_features(others), album)[1]
-        for measure in ("FFD", "copies"):
-            values = dict(measure=measure, value=real[measure], n=len(others), machine=machine())
+        real = helpers.face_features(others)
+        copies = lesson.nearest_training_faces(real, album)[1]
+        distance = lesson.frechet_distance(album, real)
+        for measure, value in (("FFD", distance), ("copies", copies)):
+            values = dict(measure=measure, value=value, n=len(others), machine=machine())
             table.add(**row, minutes=0, subject="real", **values)
     subject = f"from {args.start.name if args.start else 'nothing'}"
     subject += ", shifted" if args.augmented else ""
