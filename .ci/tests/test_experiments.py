@@ -134,6 +134,16 @@ def test_makeup(place, no_export, monkeypatch):
     assert expected <= subjects, f"expected {expected}, got {subjects}"
 
 
+def test_changes_by_makeup_are_split_by_region(place):
+    makeup = importlib.import_module("makeup")
+    faces = torch.full((20, 3, 32, 32), -0.5)
+    region = makeup.makeup_region(32, makeup.lesson.eye_row(faces[:1]))
+    rows = list(makeup.change_by_band("G", faces, faces + 0.2 * region))
+    values = {measure: round(value, 5) for _, measure, value, _ in rows}
+    expected = {"change inside": 0.2, "change outside": 0.0}
+    assert values == expected, f"expected {expected}, got {values}"
+
+
 def test_album(place, no_export):
     rows = train("album", place, "--label", "Smiling", "--n", 60, "--augmented", "--minutes", 2)
     found = {(row["subject"], row["measure"]) for row in rows}
