@@ -48,7 +48,7 @@ def train(folder, loader, minutes, start, augmented, seed):
         helpers.begin_with(start, D, G)
     settings = dict(start=str(start), augmented=augmented, seed=seed, n=len(loader.dataset))
     step = lesson.step_with(seen=lambda x, run: lesson.shift(x)) if augmented else None
-    return train_for(minutes, folder, settings, loader, D, G, step)
+    return train_for({"minutes": minutes}, folder, settings, loader, D, G, step)
 
 
 def measures(faces, album, others):

@@ -109,8 +109,8 @@ def bounded_by(minutes):
     return mock.patch.object(helpers, "StopRule", lambda images: stop())
 
 
-def train_for(minutes, folder, settings, loader, D, G, step=None, optimizers=None, schedule=None):
-    """Train D and G, or go on, until they have had so many minutes -> the Run.
+def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None, schedule=None):
+    """Train D and G, or go on, up to a limit of StopRule, {"minutes": 5} say -> the Run.
 
     What `step`, `optimizers` and `schedule` leave out is as in the lesson.
     """
@@ -120,7 +120,7 @@ def train_for(minutes, folder, settings, loader, D, G, step=None, optimizers=Non
     schedulers = [lesson.scheduler_for(schedule, one) for one in optimizers] if schedule else []
     parts |= dict(zip(("d_schedule", "g_schedule"), schedulers))
     sample = functools.partial(lesson.sample_faces, n=32, latent_seed=lesson.seed)
-    stop = helpers.StopRule(minutes)
+    stop = helpers.StopRule(**limit)
     run = helpers.Run(folder, settings, stop, score=lesson.score, sample=sample, **parts)
     step = step and functools.partial(step, run=run)
     averaged = parts["averaged"]

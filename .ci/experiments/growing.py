@@ -31,7 +31,7 @@ def train(name, minutes, size, D, G):
     prepare_size(size)
     settings = {"name": name, "size": size, "minutes": minutes, "seed": lesson.seed}
     folder = Path(f"{lesson.out_dir}_growing", name)
-    return train_for(minutes, folder, settings, lesson.loader, D, G)
+    return train_for({"minutes": minutes}, folder, settings, lesson.loader, D, G)
 
 
 def prepare_size(size):

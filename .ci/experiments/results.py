@@ -1,12 +1,13 @@
 """Train by several recipes, score the faces, and add a row to results.csv as each run is finished.
 
     python .ci/experiments/results.py FACES [--only NAME ...] [--minutes 2 5 10 20] [--seeds 0 ...]
-        [--size 32] [--set lr=0.0004 ...]
+        [--images 384000 ...] [--size 32] [--set lr=0.0004 ...]
 
 FACES: a folder of face photographs, or "drawn". A recipe is what differs from the lesson: the
 notebook's CHOICES, the baseline (baseline.py), two for the gallery of what goes wrong, one for an
 hour; --set changes settings of any of them. A run that was stopped goes on where it was; one that
-is in the table is not made again.
+is in the table is not made again. --images, in place of minutes, compares recipes whatever the
+speed of the machine.
 
 `ffd_validation` is the Fréchet face distance to the held-out faces that choose the best moment of
 the run and the recipe. The other scores are taken on other held-out faces (`faces` of them), with
@@ -16,6 +17,7 @@ as many generated ones, twice as many for the FFD, of latents that chose nothing
 import argparse
 import ast
 import functools
+import math
 import re
 from pathlib import Path
 from unittest import mock
@@ -105,12 +107,12 @@ def newest_weights(averages, weights, n):
         average.copy_(weight)
 
 
-def train(recipe, seed, minutes, settings, folder):
-    """The run of this recipe, continued until it has had so many minutes."""
+def train(recipe, seed, limit, settings, folder):
+    """The run of this recipe, continued up to the limit, {"minutes": 5} say."""
     lesson.seed = seed
     changed = {"moving_average": newest_weights} if recipe == "baseline" else {}
     with mock.patch.multiple(lesson, **settings, **changed):
-        return train_for(minutes, folder, settings | {"seed": seed}, **build(recipe, settings))
+        return train_for(limit, folder, settings | {"seed": seed}, **build(recipe, settings))
 
 
 def scores(faces, test):
@@ -138,29 +140,30 @@ def add_run(table, row, run, test):
     generator = run.best_generator()
     faces = lesson.sample_faces(generator, 2 * len(test), 1000 + lesson.seed)
     d_loss, g_loss = np.mean(run.losses[-20:], 0).tolist()
-    row |= dict(images=run.images, images_per_second=run.images / run.seconds)
-    table.add(**row, d_loss=d_loss, g_loss=g_loss, **scores(faces, test))
+    seen = dict(images=run.images, images_per_second=run.images / run.seconds)
+    table.add(**seen | row, d_loss=d_loss, g_loss=g_loss, **scores(faces, test))
 
 
-def measure(table, data, recipe, seed, minutes, settings, test, runs):
+def measure(table, data, recipe, seed, limit, settings, test, runs):
     """Train and add a row, unless it is there."""
     words = ", ".join(f"{name} {value}" for name, value in settings.items())
-    row = dict(data=data, seed=seed, minutes=f"{minutes:g}", settings=words)
+    row = dict(data=data, seed=seed, minutes="", settings=words) | limit
     row["recipe"] = IN_THE_TABLE.get(recipe, recipe)
     if table.has(**row):
         return
     row |= dict(faces=len(test), machine=machine())
     evolves = "decay" in recipe or "rate" in recipe or "noise" in recipe
-    name = f"{recipe}, seed {seed}" + (f", {minutes:g} minutes" if evolves else "")
+    [(unit, most)] = limit.items()
+    name = f"{recipe}, seed {seed}" + (f", {most:.15g} {unit}" if evolves else "")
     folder = Path(runs, "results", data, "_".join(re.findall(r"[\w.]+", name)))
     try:
-        run = train(recipe, seed, minutes, settings, folder)
+        run = train(recipe, seed, limit, settings, folder)
     except FloatingPointError as error:
         print(error)
         table.add(**row, d_loss="diverged")
         return
-    if run.seconds > 60 * (minutes + 1):
-        print(f"{run.folder} has had {run.seconds / 60:.0f} minutes: no row for {minutes:g}.")
+    if run.seconds > 60 * (limit.get("minutes", math.inf) + 1):
+        print(f"{run.folder} has had {run.seconds / 60:.0f} minutes: no row for {most:g}.")
         return
     add_run(table, row, run, test)
 
@@ -202,6 +205,7 @@ def main(arguments=None):
     parser.add_argument("faces")
     parser.add_argument("--only", nargs="+", choices=recipes, default=recipes, metavar="NAME")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10, 20])
+    parser.add_argument("--images", type=int, nargs="+", help="in place of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--set", type=setting, nargs="+", default=[], metavar="NAME=VALUE")
@@ -212,11 +216,13 @@ def main(arguments=None):
     data = prepare(args.faces, args.size, runs=args.runs)
     table, test = Table(args.table, COLUMNS), lesson.real_faces("test")
     add_references(table, data, test)
+    unit, most = ("images", args.images) if args.images else ("minutes", args.minutes)
+    limits = [{unit: value} for value in sorted(most)]
     for recipe in args.only:
         settings = settings_of(recipe, args.size, dict(args.set))
         for seed in args.seeds:
-            for minutes in sorted(args.minutes):
-                measure(table, data, recipe, seed, minutes, settings, test, args.runs)
+            for limit in limits:
+                measure(table, data, recipe, seed, limit, settings, test, args.runs)
     print_table(table, data)
 
 

@@ -33,7 +33,9 @@ def place(tmp_path_factory):
         patch.setattr(baseline, "networks", partial(baseline.networks, width=4))
         patch.setattr(helpers, "CACHE", helpers.CACHE)  # the benchmark sets another one
         stop = helpers.StopRule
-        patch.setattr(helpers, "StopRule", lambda minutes: stop(images=N_IMAGES))
+        patch.setattr(
+            helpers, "StopRule", lambda minutes=None, images=N_IMAGES: stop(images=images)
+        )
         patch.setattr(lesson, "score", partial(lesson.score, n=100))
         yield place
 
@@ -77,6 +79,8 @@ def a_run(place):
     names = {row["recipe"] for row in rows}
     assert names == {"real", "noise", "usual", *recipes[1:]}, f"expected every recipe, got {names}"
     assert all(float(row["ffd"]) > 0 for row in rows), f"expected scores, got {rows}"
+    rows = train("results", place, "--images", 16, 32, "--only", "rate: linear decay")
+    assert [row["images"] for row in rows[-2:]] == ["16", "32"], f"expected both, got {rows[-2:]}"
     return next((place / "runs" / "results").rglob("R1*"))
 
 
@@ -213,9 +217,6 @@ def test_gpu(place, no_export, monkeypatch):
     gpu = importlib.import_module("gpu")
     monkeypatch.setattr(gpu, "run_cells", lambda settings, namespace: iter([]))  # test_devices.py
     monkeypatch.setattr(gpu, "STEPS", 2)
-    monkeypatch.setattr(
-        helpers, "StopRule", lambda minutes=None, images=N_IMAGES: STOP_RULE(images=images)
-    )
     small = "--sizes", 32, "--batches", 4, "--seconds", 0.01, "--minutes", 1
     table, options = place / "gpu.csv", ("--runs", place / "gpu", "--table", place / "gpu.csv")
     run("gpu", "drawn", *small, *options)
