@@ -200,14 +200,13 @@ def describe_device(device):
 
 
 def default_batch_size(n_images, image_size=32):
-    """Images per training step where the settings do not say: 32, for small faces on a GPU 128.
-
-    Steps on more images bring better faces (`.ci/experiments/equal_steps.csv`).
-    """
-    if find_device().type == "cpu" or n_images < 1000 or image_size > 64:
+    """Images per training step: 32; for small faces on a GPU 128 or 256 (see performance.md)."""
+    device = find_device()
+    if device.type == "cpu" or n_images < 1000 or image_size > 64:
         return 32
-    print("On a GPU a step takes 128 images, not 32. To change that, set batch_size.")
-    return 128
+    n = 256 if has_fast_bfloat16(device) and image_size <= 32 else 128
+    print(f"On this GPU a step takes {n} images, not 32. To change that, set batch_size.")
+    return n
 
 
 def has_fast_bfloat16(device):

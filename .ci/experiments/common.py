@@ -91,8 +91,7 @@ def prepare(faces, size, seed=0, runs=RUNS):
     """
     folder = helpers.find_data(str(faces), n_drawn=lesson.n_drawn, image_size=size)
     lesson.faces_dir, lesson.image_size, lesson.seed = folder, size, seed
-    if size > 64:  # as in the lesson, also on a GPU
-        lesson.batch_size = min(lesson.batch_size, 32)
+    lesson.batch_size = min(lesson.batch_size, helpers.default_batch_size(10**6, size))
     lesson.out_dir, lesson.resume = str(Path(runs, f"{Path(folder).name}_{seed}")), True
     lesson.device, lesson.memory_format = device(), torch.channels_last
     lesson.loader = lesson.get_dataloader(lesson.batch_size, size, folder, flip=True)

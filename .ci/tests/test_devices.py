@@ -236,6 +236,13 @@ def test_a_gpu_takes_larger_batches_and_says_so(gpu, capsys):
     assert helpers.default_batch_size(20_000, 128) == 32, "expected 32 where images are large"
 
 
+def test_a_gpu_with_fast_bfloat16_takes_256_small_faces(capsys):
+    with pretended("cuda", bfloat16=True):
+        found = [helpers.default_batch_size(20_000, size) for size in (32, 64, 128)]
+    assert found == [256, 128, 32], f"expected fewer of larger faces, got {found}"
+    assert "takes 256 images" in capsys.readouterr().out, "expected a line that says so"
+
+
 def test_the_processor_takes_32_images_and_says_nothing(capsys):
     assert helpers.default_batch_size(20_000) == 32, "expected 32 images in a step"
     assert not capsys.readouterr().out, "expected nothing to be said"
