@@ -45,7 +45,7 @@ def makeup_region(size, eyes):
 
 def change_by_band(subject, before, after):
     """Rows for each band of skin tone with 20 faces: the mean change of a pixel in [-1, 1]."""
-    eyes = lesson.eye_row(before.mean(0, keepdim=True))
+    eyes = lesson.eye_row(before)
     number, region = lesson.bands(before, eyes), makeup_region(before.shape[-1], eyes)
     change = (after - before).abs().mean(1)  # (N, S, S)
     for k, band in enumerate(lesson.BANDS):

@@ -135,7 +135,14 @@ def test_a_run_may_begin_with_the_weights_of_another(small_run, notebook):
     run, train = small_run()
     train(1)
     path, fresh = run.folder / "last.pt", small_runs.small_parts(notebook)
+    before = {file.name: file.read_bytes() for file in run.folder.glob("*.*")}
     helpers.begin_with(path, fresh["D"], fresh["G"])
+    other = helpers.Run(run.folder, run.settings | {"start_from": str(path)}, **fresh)
+    with other:
+        pass
+    assert other.folder != run.folder, "expected a folder of its own for a run that begins so"
+    after = {file.name: file.read_bytes() for file in run.folder.glob("*.*")}
+    assert after == before, "expected the run that it began with kept"
     for name, expected in (("D", run.parts["D"]), ("G", run.parts["averaged"].module)):
         for key, value in expected.state_dict().items():
             same = torch.equal(fresh[name].state_dict()[key], value)
