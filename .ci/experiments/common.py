@@ -108,7 +108,8 @@ def bounded_by(minutes):
     return mock.patch.object(helpers, "StopRule", lambda images: stop())
 
 
-def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None, schedule=None):
+def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None,
+              schedule="constant"):  # fmt: skip
     """Train D and G, or go on, up to a limit of StopRule, {"minutes": 5} say -> the Run.
 
     What `step`, `optimizers` and `schedule` leave out is as in the lesson.
@@ -116,12 +117,10 @@ def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None,
     optimizers = optimizers or (lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr))
     parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
     parts["averaged"] = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-    schedulers = [lesson.scheduler_for(schedule, one) for one in optimizers] if schedule else []
-    parts |= dict(zip(("d_schedule", "g_schedule"), schedulers))
     sample = functools.partial(lesson.sample_faces, n=32, latent_seed=lesson.seed)
     stop = helpers.StopRule(**limit)
     run = helpers.Run(folder, settings, stop, score=lesson.score, sample=sample, **parts)
     step = step and functools.partial(step, run=run)
     averaged = parts["averaged"]
-    lesson.train(D, G, loader, *optimizers, 10**6, 50, averaged, run, step, schedulers)
+    lesson.train(D, G, loader, *optimizers, 10**6, 50, averaged, run, step, schedule)
     return run

@@ -3,8 +3,9 @@
     python .ci/experiments/results.py FACES [--only NAME ...] [--minutes 2 5 10 20] [--seeds 0 ...]
         [--images 384000 ...] [--size 32] [--set lr=0.0004 ...]
 
-FACES: a folder of face photographs, or "drawn". A recipe is what differs from the lesson: the
-notebook's CHOICES, the baseline (baseline.py), two for the gallery of what goes wrong, one for an
+FACES: a folder of face photographs, or "drawn". A recipe is "notebook" (the whole run of section
+14), the baseline (baseline.py), or what differs from the plain step at constant rates: the
+notebook's CHOICES, "constant" (nothing differs), two for the gallery of what goes wrong, one for an
 hour; --set changes settings of any of them. A run that was stopped goes on where it was; one that
 is in the table is not made again. --images, in place of minutes, compares recipes whatever the
 speed of the machine.
@@ -36,8 +37,12 @@ COLUMNS = (
 SCORES = COLUMNS[8:14]
 
 
-def lesson_itself(D, G):
+def constant(D, G):
     return {}
+
+
+def whole_run(D, G):
+    return {"step": lesson.regularised_step, "schedule": "linear"}
 
 
 def for_an_hour(D, G):
@@ -60,9 +65,10 @@ CHANGES = {
     **lesson.CHOICES,
     "D: group norm": lambda D, G: {"D": lesson.exchange_norm(D, "group")},
     "D: pixel norm": lambda D, G: {"D": lesson.exchange_norm(D, "pixel")},
-    "notebook": lesson_itself,
+    "notebook": whole_run,
+    "constant": constant,
     "R1, linear decay": for_an_hour,
-    "collapsed": lesson_itself,
+    "collapsed": constant,
     "the discriminator wins": without_smoothing,
 }
 CHANGED_SETTINGS = {
@@ -152,7 +158,7 @@ def measure(table, data, recipe, seed, limit, settings, test, runs):
     if table.has(**row):
         return
     row |= dict(faces=len(test), machine=machine())
-    evolves = "decay" in recipe or "rate" in recipe or "noise" in recipe
+    evolves = "decay" in recipe or "rate" in recipe or recipe == "notebook"
     [(unit, most)] = limit.items()
     name = f"{recipe}, seed {seed}" + (f", {most:.15g} {unit}" if evolves else "")
     folder = Path(runs, "results", data, "_".join(re.findall(r"[\w.]+", name)))

@@ -241,20 +241,18 @@ def test_a_run_with_a_schedule_goes_on_where_it_was(notebook, tmp_path):
     def rates_of(n_images):
         D, G = small(notebook)
         optimizers = notebook.adam(D, 1e-3), notebook.adam(G, 1e-3)
-        schedulers = [notebook.scheduler_for("linear", optimizer) for optimizer in optimizers]
-        parts = dict(D=D, G=G, averaged=AveragedModel(G), **dict(zip("de", schedulers)))
+        parts = dict(D=D, G=G, averaged=AveragedModel(G))
         parts |= {"d_optimizer": optimizers[0], "g_optimizer": optimizers[1]}
         stop, rates = helpers.StopRule(images=n_images), []
         run = helpers.Run(tmp_path, {"seed": 0}, stop, **parts)
         note = lambda *_: rates.append(optimizers[1].param_groups[0]["lr"])  # noqa: E731
         optimizers[1].register_step_post_hook(note)
         given = D, G, noise_loader(40), *optimizers, 100, 4, parts["averaged"], run
-        notebook.train(*given, schedulers=schedulers)
+        notebook.train(*given, schedule="linear")
         return rates
 
     def expected(steps, n_steps):
-        shares = [int(100 * step / n_steps) / 100 for step in steps]
-        return [1e-3 * min(1, 2 - 2 * share) for share in shares]
+        return [1e-3 * min(1, 2 - 2 * step / n_steps) for step in steps]
 
     first, more = rates_of(80), rates_of(320)  # 20 steps, then 60 more
     assert first == pytest.approx(expected(range(20), 20)), f"expected linear decay, got {first}"

@@ -166,8 +166,6 @@ def train_by_two(folder, n_epochs, dies_at=None):
     """Train a small run, in which rank 1 dies at a step of its first life."""
     notebook = read_notebook()
     parts = small_runs.small_parts(notebook)
-    optimizers = parts["d_optimizer"], parts["g_optimizer"]
-    schedulers = [notebook.scheduler_for("linear", optimizer) for optimizer in optimizers]
     run, train = start_small(notebook, folder, parts=parts, score=lambda generator: 1.0)
     rank, _ = helpers.world()
     log = run.log
@@ -181,7 +179,7 @@ def train_by_two(folder, n_epochs, dies_at=None):
             os.kill(os.getpid(), signal.SIGKILL)
 
     run.log = log_and_die
-    losses = train(n_epochs, schedulers=schedulers)
+    losses = train(n_epochs, schedule="linear")
     for name, network in run.networks.items():
         for weight in network.parameters():
             same = torch.equal(weight, helpers.from_rank_0(weight))

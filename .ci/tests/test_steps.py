@@ -39,6 +39,35 @@ def test_penalties_are_due_at_intervals_and_stronger(notebook):
     assert not waits.any(), f"step 1 of interval=4: expected no penalty, got {waits}"
 
 
+def after_a_step(notebook, step, d_losses):
+    """D's weights after regularised_step as step number `step` with such losses behind it."""
+    torch.manual_seed(0)
+    watch = checks.Watch()
+    rows = [(50 * i, 1600 * i, i, d_loss, 1.0) for i, d_loss in enumerate(d_losses)]
+    watch.step(notebook.regularised_step, types.SimpleNamespace(step=step, rows=rows))
+    return watch.weights["D"]
+
+
+def test_r1_is_added_when_d_is_ahead_and_grows_with_its_lead(notebook):
+    torch.manual_seed(0)
+    watch = checks.Watch()
+    watch.step(notebook.train_step)
+    plain = watch.weights["D"]
+    for what, step, d_losses in (
+        ("a new run", 0, []),
+        ("D far ahead, in another step", 1, [0.5] * 5),
+        ("D level at last", 16, [0.1] * 5 + [1.3] * 5),
+    ):
+        got = after_a_step(notebook, step, d_losses)
+        assert torch.equal(got, plain), f"{what}: expected train_step, got another step"
+    pulls = [after_a_step(notebook, 16, [d_loss] * 5) - plain for d_loss in (1.2, 1.1, 0.9)]
+    slope = plain[0].sign()  # the toy's logit has one slope, its first weight
+    first, second, third = (-(pull[0] * slope).item() for pull in pulls)
+    assert first > 0, f"expected a smaller gradient of D with R1, got {-first:.1e} more"
+    ratios = second / first, third / first
+    assert ratios == pytest.approx((2, 4), rel=0.01), f"expected 2 and 4 times, got {ratios}"
+
+
 class HalfSquare(nn.Module):
     """|x|^2 / 2, whose gradient at x has the length |x|."""
 
