@@ -806,10 +806,11 @@ def summary(network, *input_shape):
     print(f"  {'parameters':51} {sum(p.numel() for p in network.parameters()):>10,}\n")
 
 
-def recalibrate_batch_norm(generator, z_size, batches=5, batch_size=100, seed=0):
+def recalibrate_batch_norm(generator, z_size, batches=100, batch_size=32, seed=0):
     """Give a generator batch-norm statistics that fit its weights, from latents of a fixed seed.
 
-    Averaged weights make other activations than those whose statistics training has collected.
+    Averaged weights make other activations than those whose statistics training has collected. The
+    batches are as small as in training, where each is normalised by itself.
     Returns the generator in eval mode: from then on a latent gives the same face in any batch.
     """
     device, source = next(generator.parameters()).device, torch.Generator().manual_seed(seed)

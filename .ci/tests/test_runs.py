@@ -1082,7 +1082,7 @@ def test_summary_changes_nothing(notebook, capsys):
     assert "logit Linear" in printed and count in printed, f"expected {count}, got {printed}"
 
 
-def test_recalibrated_statistics_are_those_of_500_latents(notebook):
+def test_recalibrated_statistics_are_those_of_100_small_batches(notebook):
     _, G = notebook.build_network(4, 8, 8, 16)
     first = next(layer for layer in G.modules() if isinstance(layer, nn.BatchNorm2d))
     outputs = []
@@ -1090,7 +1090,8 @@ def test_recalibrated_statistics_are_those_of_500_latents(notebook):
     returned = helpers.recalibrate_batch_norm(G, 8)
     hook.remove()
     assert returned is G and not G.training, "expected the generator itself, in eval mode"
-    assert [len(x) for x in outputs] == [100] * 5, f"expected 5 batches of 100, got {outputs}"
+    sizes = [len(x) for x in outputs]
+    assert sizes == [32] * 100, f"expected 100 batches of 32, got {sizes}"
     means = torch.stack([x.float().mean((0, 2, 3)) for x in outputs]).mean(0)
     assert torch.allclose(first.running_mean, means, atol=1e-4), f"expected {means}"
     z = torch.randn(9, 8)
