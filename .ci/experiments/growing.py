@@ -3,8 +3,9 @@
     python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0] [--grown-only]
 
 FACES: a folder of faces, or "drawn". Growing trains for a quarter of the time at a quarter of the
-size, a quarter at half of it, and the rest at all of it. Both ways end with the same networks, of
-half of the lesson's widths. Runs that were stopped go on; a row for each score.
+size, a quarter at half of it, and the rest at all of it, where alone the rates fall. Both ways end
+with the same networks, of half of the lesson's widths. Runs that were stopped go on; a row for each
+score.
 """
 
 import argparse
@@ -26,12 +27,13 @@ def networks(size, smaller):
     return lesson.fresh(size // smaller, widths)
 
 
-def train(name, minutes, size, D, G):
+def train(name, minutes, size, D, G, schedule="linear"):
     """A run at this size."""
     prepare_size(size)
     settings = {"name": name, "size": size, "minutes": minutes, "seed": lesson.seed}
     folder = Path(f"{lesson.out_dir}_growing", name)
-    return train_for({"minutes": minutes}, folder, settings, lesson.loader, D, G)
+    limit, step = {"minutes": minutes}, lesson.regularised_step
+    return train_for(limit, folder, settings, lesson.loader, D, G, step, schedule=schedule)
 
 
 def prepare_size(size):
@@ -52,7 +54,9 @@ def grow(size, minutes):
         if runs:
             lesson.carry_over(runs[-1].parts["G"], G)
             lesson.carry_over(runs[-1].parts["D"], D, -1)
-        runs.append(train(f"grown_to_{size // smaller}", minutes * share, size // smaller, D, G))
+        schedule = "linear" if smaller == 1 else "constant"
+        name = f"grown_to_{size // smaller}"
+        runs.append(train(name, minutes * share, size // smaller, D, G, schedule))
     return runs
 
 
