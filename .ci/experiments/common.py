@@ -108,8 +108,7 @@ def bounded_by(minutes):
     return mock.patch.object(helpers, "StopRule", lambda images: stop())
 
 
-def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None,
-              schedule="constant"):  # fmt: skip
+def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None, schedule=None):
     """Train D and G, or go on, up to a limit of StopRule, {"minutes": 5} say -> the Run.
 
     What `step`, `optimizers` and `schedule` leave out is as in the lesson.

@@ -54,7 +54,7 @@ def grow(size, minutes):
         if runs:
             lesson.carry_over(runs[-1].parts["G"], G)
             lesson.carry_over(runs[-1].parts["D"], D, -1)
-        schedule = "linear" if smaller == 1 else "constant"
+        schedule = "linear" if smaller == 1 else None
         name = f"grown_to_{size // smaller}"
         runs.append(train(name, minutes * share, size // smaller, D, G, schedule))
     return runs
