@@ -111,7 +111,7 @@ def bounded_by(minutes):
 def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None, schedule=None):
     """Train D and G, or go on, up to a limit of StopRule, {"minutes": 5} say -> the Run.
 
-    What `step`, `optimizers` and `schedule` leave out is as in the lesson.
+    Without `step` and `schedule`: the plain step, at constant rates.
     """
     optimizers = optimizers or (lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr))
     parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
