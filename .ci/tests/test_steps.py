@@ -68,6 +68,17 @@ def test_r1_is_added_when_d_is_ahead_and_grows_with_its_lead(notebook):
     assert ratios == pytest.approx((2, 4), rel=0.01), f"expected 2 and 4 times, got {ratios}"
 
 
+def test_r1_moves_a_steep_d_no_further_than_train_step_does(notebook):
+    torch.manual_seed(0)
+    watch = checks.Watch()
+    watch.networks["D"].weight.data.fill_(1000.0)
+    watch.start = watch.weights = watch.snapshot()
+    run = types.SimpleNamespace(step=16, rows=[(50, 1600, 1.0, 0.1, 1.0)])
+    watch.step(notebook.regularised_step, run)
+    first, *_, last = [gradient.norm() for key, gradient, _ in watch.log if key == "D"]
+    assert 0 < last <= 1.001 * first, f"expected at most {first:.1e}, got {last:.1e}"
+
+
 class HalfSquare(nn.Module):
     """|x|^2 / 2, whose gradient at x has the length |x|."""
 
