@@ -3,9 +3,9 @@
     python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0] [--grown-only]
 
 FACES: a folder of faces, or "drawn". Growing trains for a quarter of the time at a quarter of the
-size, a quarter at half of it, and the rest at all of it, where alone the rates fall. Both ways end
-with the same networks, of half of the lesson's widths. Runs that were stopped go on; a row for each
-score.
+size, a quarter at half of it, and the rest at all of it, where alone the rates fall; from the start
+they fall in the second half. Both have the step of the lesson's whole run and end with the same
+networks, of half of the lesson's widths. Runs that were stopped go on; a row for each score.
 """
 
 import argparse
