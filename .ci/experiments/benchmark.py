@@ -4,10 +4,11 @@
     python .ci/experiments/benchmark.py --ranks 2 [--data FOLDER] [--seconds 4] [--pairs 5]
 
 The first row compares the notebook with all its settings with the baseline in batches of 128. In
-the others both loops train the networks of the notebook, on 16 batches held in memory ("step
-only") or from the files ("with data"). The notebook's loop is timed without its sample grids and
-checkpoints. Memory is what each loop takes in a process of its own in up to 20 steps, without the
-pages of mapped files (on Linux; elsewhere it is not known); on a GPU, PyTorch's own.
+the others both loops train the networks of the notebook, on 16 batches held in memory ("step only")
+or from the files ("with data"). The notebook's loop is timed with the plain step, without R1 in
+every 16th step, and without its sample grids and checkpoints. Memory is what each loop takes in a
+process of its own in up to 20 steps, without the pages of mapped files (on Linux; elsewhere it is
+not known); on a GPU, PyTorch's own.
 
 With --ranks, the notebook's training is timed in one process and in so many under torchrun, on a
 GPU each, or with the processor's cores shared out among them.

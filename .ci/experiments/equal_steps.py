@@ -3,8 +3,9 @@
     python .ci/experiments/equal_steps.py FACES [--steps 1000 3000 10000] [--seeds 0]
 
 On a GPU a step costs about as much for 128 images as for 32. So there the score per step counts,
-and that is the same on a processor. `rate` multiplies both learning rates. A run that was stopped
-goes on from its checkpoint; rows that are in the table are not measured again.
+and that is the same on a processor. The step is the plain one; `rate` multiplies both learning
+rates, which stay constant. A run that was stopped goes on from its checkpoint; rows that are in the
+table are not measured again.
 """
 
 import argparse

@@ -192,7 +192,8 @@ def run_faces(table, args):
         row["data"] = prepare(args.faces, size, runs=args.runs)
         settings = dict(size=size, minutes=minutes, batch_size=lesson.batch_size)
         folder, networks = args.runs / f"faces_{size}", lesson.fresh(size)
-        run = train_for({"minutes": minutes}, folder, settings, lesson.loader, *networks)
+        whole = dict(step=lesson.regularised_step, schedule="linear")
+        run = train_for({"minutes": minutes}, folder, settings, lesson.loader, *networks, **whole)
         test = lesson.real_faces("test")
         faces = lesson.sample_faces(run.best_generator(), 2 * len(test), 1000)
         for measure, value in scores(faces, test).items():
