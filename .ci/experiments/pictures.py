@@ -9,11 +9,11 @@
     python .ci/experiments/pictures.py styles RUN assets/styles.png
     python .ci/experiments/pictures.py drawn assets/drawn_faces.png
 
-RUN: the folder that a run left. strip: its sample grids at the start and after 10 s, 1 minute,
-5 minutes and an hour (as far as it went), and what a generator of another run makes of the same
-latents. faces: what its generator makes of latents of seed 0,
-none left out. losses: its curves above its last samples. rows: eight faces of each run. styles:
-faces of a StyleGenerator, mixed, and moved towards the mean style.
+RUN: the folder that a run left, or for faces and rows a checkpoint. strip: its sample grids at the
+start and after 10 s, 1 minute, 5 minutes and an hour (as far as it went), and what a generator of
+another run makes of the same latents. faces: what its generator makes of latents of seed 0, none
+left out. losses: its curves above its last samples. rows: eight faces of each run. styles: faces of
+a StyleGenerator, mixed, and moved towards the mean style.
 """
 
 import argparse
