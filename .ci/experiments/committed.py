@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from common import ROOT, helpers, lesson
+from common import ROOT, helpers, load_generator
 
 from assets import run_files
 
@@ -39,14 +39,12 @@ def main(arguments=None):
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--folder", type=Path, default=ROOT / "assets")
     args = parser.parse_args(arguments)
-    D, G = lesson.build_network(32, 48, 100)
-    helpers.begin_with(args.checkpoint, D, G)
-    helpers.recalibrate_batch_norm(G, 100)
+    G = helpers.recalibrate_batch_norm(load_generator(args.checkpoint), 100)
     to_onnx(G, args.folder / "celeba_32.onnx")
-    settings = {name: getattr(lesson, name) for name in run_files.SIZES}
-    step = run_files.load_checkpoint(args.checkpoint)["step"]
-    state = dict(settings=settings, step=step, random_state=None, D=D.state_dict())
-    torch.save(state | {"G": G.state_dict()}, args.folder / "celeba_32.pt")
+    state = run_files.load_checkpoint(args.checkpoint)
+    settings = {name: state["settings"][name] for name in run_files.SIZES}
+    kept = dict(settings=settings, step=state["step"], random_state=None, D=state["D"])
+    torch.save(kept | {"G": G.state_dict()}, args.folder / "celeba_32.pt")
     for file in (args.folder / "celeba_32.onnx", args.folder / "celeba_32.pt"):
         print(file.name, file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
 

@@ -240,14 +240,17 @@ def test_the_committed_generator_is_written(place):
     pytest.importorskip("onnxscript", reason="onnxscript is optional")
     common = importlib.import_module("common")
     D, G = common.lesson.build_network(32, 48, 100)
-    state = dict(settings={}, step=2, random_state=None, D=D.state_dict())
+    sizes = dict(image_size=32, z_size=100, d_conv_dim=32, g_conv_dim=48)
+    state = dict(settings=sizes | {"data": "/"}, step=2, random_state=None, D=D.state_dict())
     torch.save(state | {"G": G.state_dict()}, place / "best.pt")
     run("committed", place / "best.pt", "--folder", place)
     z = torch.randn(3, 100)
     wanted = helpers.recalibrate_batch_norm(G, 100)(z)
     off = (common.load_generator(place / "celeba_32.pt")(z) - wanted).abs().max()
     assert off < 1e-5, f"expected the same faces from the weights, got {off} off"
-    kept = torch.load(place / "celeba_32.pt", weights_only=True)["D"]
-    assert all(kept[name].equal(x) for name, x in D.state_dict().items()), "expected the run's D"
+    kept = torch.load(place / "celeba_32.pt", weights_only=True)
+    assert kept["settings"] == sizes, f"expected the sizes alone, got {kept['settings']}"
+    for name, weight in D.state_dict().items():
+        assert kept["D"][name].equal(weight), f"expected the run's discriminator, not so {name}"
     written = (place / "celeba_32.onnx").read_bytes()
     assert str(ROOT).encode() not in written, "expected no path of this machine in the file"
