@@ -1119,6 +1119,11 @@ def test_cyclegan_step(cyclegan_step):
         what = f"cycle={cycle}, identity={identity}"
         assert_close(f"{what}, the generators' loss", losses[1], expected, within=0.01)
         assert_close(f"{what}, the discriminators' loss", losses[0], 2, within=0.01)
+    given = start((0.5, -0.5), 0.0, 0.1)  # fakes as good as real ones of the domain
+    for _ in range(100):
+        cyclegan_step(*given)
+    apart, hint = [(D(b) - D(a)).mean().item() for D in given[1]], "Are half of D_A's fakes from b?"
+    assert_close("perfect fakes, logits of b less those of a", apart, (-0.67, 0.67), 0.1, hint)
     given = start((0.0, 0.0), 0.02, 0.1)
     for _ in range(100):
         cyclegan_step(*given, cycle=1.0, identity=0.0)

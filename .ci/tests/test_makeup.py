@@ -1,5 +1,7 @@
 """The CycleGAN: domains of faces, the pool, the step, a run that goes on, what is reported."""
 
+import signal
+
 import pytest
 import torch
 from PIL import Image
@@ -163,11 +165,24 @@ def train(notebook, folder, n_images):
     return notebook.train_cyclegan(noisy_faces(12, 1), noisy_faces(8, 2), 16, n_images)
 
 
-def test_a_cyclegan_goes_on_bit_for_bit_pools_included(small, empty_place):
+def test_a_cyclegan_goes_on_bit_for_bit_pools_included(small, empty_place, monkeypatch):
     straight = train(small, empty_place / "straight", 80)
-    train(small, empty_place / "split", 28)  # in the middle of an epoch
+    step, steps = small.cyclegan_step, iter(range(1, 21))
+
+    def pressed_within_a_step(*given, **options):
+        if next(steps) == 7:  # in the middle of an epoch
+            signal.raise_signal(signal.SIGINT)
+        return step(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(small, "cyclegan_step", pressed_within_a_step)
+        stopped = train(small, empty_place / "split", 80)
+    assert stopped.step == 7, f"expected a stop after step 7, got {stopped.step}"
     split = train(small, empty_place / "split", 80)
     assert split.step == straight.step == 20, f"expected 20 steps, got {split.step}"
+    rates = [group["lr"] for key in ("g_optimizer", "d_optimizer")
+             for group in split.parts[key].param_groups]  # fmt: skip
+    assert rates == [0, 0], f"the end: expected rates that fell to 0, got {rates}"
     assert split.parts["pools"][0].filled.sum() > 30, "expected a pool that fills"
     for name in ("generators", "discriminators", "pools"):
         others = split.parts[name].state_dict()
