@@ -5,13 +5,15 @@
 FACES: a folder of faces, or "drawn". Growing trains for a quarter of the time at a quarter of the
 size, a quarter at half of it, and the rest at all of it, where alone the rates fall; from the start
 they fall in the second half. Both have the step of the lesson's whole run and end with the same
-networks, of half of the lesson's widths. Runs that were stopped go on; a row for each score.
+networks, of half of the lesson's widths. Runs that were stopped go on; a row for each score, and
+for those of the end on test faces.
 """
 
 import argparse
 from pathlib import Path
 
 from common import HERE, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
+from results import scores
 
 STAGES = (
     (4, 0.25),
@@ -60,6 +62,19 @@ def grow(size, minutes):
     return runs
 
 
+def measures(stages):
+    """Rows for the scores on the way, and for the end on test faces of its size."""
+    seconds, test = 0.0, lesson.real_faces("test")
+    for run in stages:
+        for score in run.scores:
+            words = f"at {run.settings['size']} pixels after {seconds + score[2]:.0f} s"
+            yield words, "FFD", score[-1], 2000
+        seconds += run.seconds
+    faces = lesson.sample_faces(run.best_generator(), 2 * len(test), 1000 + lesson.seed)
+    for measure, value in scores(faces, test).items():
+        yield f"at {run.settings['size']} pixels, test faces", measure, value, len(test)
+
+
 def main(arguments=None):
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
@@ -78,16 +93,14 @@ def main(arguments=None):
     if table.has(**row):
         return
     row["machine"] = machine()
-    seconds, scores = 0.0, []
-    for run in grow(args.size, args.minutes):
-        words = f"grown: at {run.settings['size']} pixels after"
-        scores += [(f"{words} {seconds + score[2]:.0f} s", score[-1]) for score in run.scores]
-        seconds += run.seconds
+    runs = {"grown": grow(args.size, args.minutes)}
     if not args.grown_only:
-        run = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
-        scores += [(f"from the start: after {score[2]:.0f} s", score[-1]) for score in run.scores]
-    for subject, value in scores:
-        table.add(**row, images=run.images, subject=subject, measure="FFD", value=value, n=2000)
+        whole = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
+        runs["from the start"] = [whole]
+    for way, stages in runs.items():
+        for subject, measure, value, n in measures(stages):
+            row |= dict(subject=f"{way}: {subject}", measure=measure, value=value, n=n)
+            table.add(**row, images=stages[-1].images)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,10 @@ def test_growing(place, no_export):
     rows = train("growing", place, "--size", 64)
     starts = {row["subject"].partition(":")[0] for row in rows}
     assert starts == {"grown", "from the start"}, f"expected both, got {starts}"
+    for way in starts:
+        subject = f"{way}: at 64 pixels, test faces"
+        found = {row["measure"] for row in rows if row["subject"] == subject}
+        assert found >= {"ffd", "precision", "recall"}, f"{way}: expected all scores, got {found}"
 
 
 def test_benchmark(place, monkeypatch, capsys):
