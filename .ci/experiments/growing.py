@@ -1,12 +1,15 @@
-"""Train at a large size from the start, and grow there from a quarter of it: rows of growing.csv.
+"""Train at a large size from the start, and grow there from 32 pixels: rows of growing.csv.
 
     python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0] [--grown-only]
+        [--start CHECKPOINT]
 
-FACES: a folder of faces, or "drawn". Growing trains for a quarter of the time at a quarter of the
-size, a quarter at half of it, and the rest at all of it, where alone the rates fall; from the start
-they fall in the second half. Both have the step of the lesson's whole run and end with the same
-networks, of half of the lesson's widths. Runs that were stopped go on; a row for each score, and
-for those of the end on test faces.
+FACES: a folder of faces, or "drawn". Growing trains for half of the time at the smaller sizes, from
+32 pixels on, and for the other half at the full one, where alone the rates fall; from the start
+they fall in the second half. With --start, what grows is a checkpoint of half of the size, and all
+of the time is for the full one. The generator's layers are carried over, and the discriminator
+begins anew at each size: that of a long run would only guess. Each has the step of the lesson's
+whole run and ends with the same networks, of half of the lesson's widths. Runs that were stopped go
+on; a row for each score, and for those of the end on test faces.
 """
 
 import argparse
@@ -14,12 +17,6 @@ from pathlib import Path
 
 from common import HERE, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
 from results import scores
-
-STAGES = (
-    (4, 0.25),
-    (2, 0.25),
-    (1, 0.5),
-)  # the size divided by so much, for such a share of the time
 
 
 def networks(size, smaller):
@@ -48,17 +45,21 @@ def prepare_size(size):
     lesson.validation_features = helpers.face_features(lesson.real_faces("validation"))
 
 
-def grow(size, minutes):
-    """The runs of the three stages, each from the weights of the one before."""
-    runs = []
-    for smaller, share in STAGES:
+def grow(size, minutes, start=None):
+    """The runs of the stages, each from the weights of the one before, the first from a file."""
+    stages = [(4, 0.25), (2, 0.25), (1, 0.5)] if size >= 128 else [(2, 0.5), (1, 0.5)]
+    runs, old = [], None
+    if start:
+        stages, (D, old) = [(1, 1)], networks(size, 2)
+        helpers.begin_with(start, D, old)
+    for smaller, share in stages:  # the size divided by so much, for such a share of the time
         D, G = networks(size, smaller)
-        if runs:
-            lesson.carry_over(runs[-1].parts["G"], G)
-            lesson.carry_over(runs[-1].parts["D"], D, -1)
+        if old:
+            lesson.carry_over(old, G)
+        name = f"grown_to_{size // smaller}" + ("_from_a_file" if start else "")
         schedule = "linear" if smaller == 1 else None
-        name = f"grown_to_{size // smaller}"
         runs.append(train(name, minutes * share, size // smaller, D, G, schedule))
+        old = G
     return runs
 
 
@@ -83,17 +84,19 @@ def main(arguments=None):
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grown-only", action="store_true", help="not also from the start")
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--table", type=Path, default=HERE / "growing.csv")
     args = parser.parse_args(arguments)
 
     data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
-    row = dict(experiment="growing", data=data, size=args.size)
+    words = "growing" + (f" from {args.start.name}" if args.start else "")
+    row = dict(experiment=words, data=data, size=args.size)
     row |= dict(minutes=f"{args.minutes:.1f}", seed=args.seed)
     if table.has(**row):
         return
     row["machine"] = machine()
-    runs = {"grown": grow(args.size, args.minutes)}
+    runs = {"grown": grow(args.size, args.minutes, args.start)}
     if not args.grown_only:
         whole = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
         runs["from the start"] = [whole]

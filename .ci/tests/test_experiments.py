@@ -164,6 +164,10 @@ def test_growing(place, no_export):
         subject = f"{way}: at 64 pixels, test faces"
         found = {row["measure"] for row in rows if row["subject"] == subject}
         assert found >= {"ffd", "precision", "recall"}, f"{way}: expected all scores, got {found}"
+    smaller = next((place / "runs").rglob("grown_to_32/last.pt"))
+    rows = train("growing", place, "--size", 64, "--grown-only", "--start", smaller)
+    sizes = {row["subject"].partition(" pixels")[0] for row in rows if "last.pt" in row["experiment"]}
+    assert sizes == {"grown: at 64"}, f"from a file: expected the full size alone, got {sizes}"
 
 
 def test_benchmark(place, monkeypatch, capsys):
