@@ -221,3 +221,14 @@ def test_generators_start_near_the_identity(small, size):
     for layer in nn.ModuleList([generators, discriminators]).modules():
         is_norm = isinstance(layer, nn.BatchNorm2d)
         assert not is_norm, "expected every image on its own, got batch normalisation"
+
+
+def test_skin_tones_come_as_often_from_both_domains(small):
+    A, B = noisy_faces(40, 1), noisy_faces(90, 2)
+    for faces, n_light in ((A, 10), (B, 80)):
+        faces.images[:n_light] = faces.images[:n_light] // 8 + 220
+        faces.images[n_light:] = faces.images[n_light:] // 8 + 20
+    weights = small.tone_weights(A, B)
+    assert weights.shape == (90,), f"expected a weight for each face of B, got {weights.shape}"
+    share = (weights[:80].sum() / weights.sum()).item()
+    assert abs(share - 0.25) < 0.05, f"expected 25 % light ones, as in A, got {share:.0%}"
