@@ -14,6 +14,7 @@ the end on test faces.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from common import HERE, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
@@ -58,7 +59,8 @@ def grow(size, minutes, start=None):
         D, G = networks(size, smaller)
         if old:
             lesson.carry_over(old, G)
-        name = f"grown_to_{size // smaller}" + ("_from_a_file" if start else "")
+        name = f"grown_to_{size // smaller}_of_{size}" + (f"_from_{start}" if start else "")
+        name = re.sub(r"[^\w.]+", "_", name)
         schedule = "linear" if smaller == 1 else None
         runs.append(train(name, minutes * share, size // smaller, D, G, schedule))
         old = G
@@ -82,7 +84,7 @@ def main(arguments=None):
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("faces")
-    parser.add_argument("--size", type=int, default=128, help="pixels")
+    parser.add_argument("--size", type=int, default=128, choices=(64, 128), help="pixels")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grown-only", action="store_true", help="not also from the start")
@@ -92,7 +94,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
 
     data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
-    words = "growing" + (f" from {args.start.name}" if args.start else "")
+    words = "growing" + (f" from {args.start.as_posix()}" if args.start else "")
     row = dict(experiment=words, data=data, size=args.size)
     row |= dict(minutes=f"{args.minutes:.1f}", seed=args.seed)
     if table.has(**row):

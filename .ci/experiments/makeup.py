@@ -1,7 +1,7 @@
 """Train the CycleGAN that puts a label on and takes it off, and measure it: rows of makeup.csv.
 
     python .ci/experiments/makeup.py FACES [--label Heavy_Makeup] [--same Male] [--size 32]
-        [--cycle 3] [--identity 1] [--minutes 10] [--seed 0]
+        [--cycle 1] [--identity 0.3] [--minutes 10] [--seed 0]
 
 FACES: a folder of faces with these labels, or "drawn". Domain A has the faces without the label,
 domain B those with it, all with the same value of --same. On drawn faces it is compared with the
@@ -116,7 +116,7 @@ def main(arguments=None):
     if table.has(**row):
         return
     lesson.domain_label, lesson.domain_same = args.label, args.same or None
-    lesson.out_dir = f"{lesson.out_dir}_{args.label}_{args.size}"
+    lesson.out_dir = f"{lesson.out_dir}_{args.label}_{args.size}_{args.minutes:g}_minutes"
     run, found = train(args.size, args.minutes)
     for subject, measure, value, n in found:
         table.add(

@@ -164,9 +164,9 @@ def test_growing(place, no_export):
         subject = f"{way}: at 64 pixels, test faces"
         found = {row["measure"] for row in rows if row["subject"] == subject}
         assert found >= {"ffd", "precision", "recall"}, f"{way}: expected all scores, got {found}"
-    smaller = next((place / "runs").rglob("grown_to_32/last.pt"))
+    smaller = next((place / "runs").rglob("grown_to_32_of_64/last.pt"))
     rows = train("growing", place, "--size", 64, "--grown-only", "--start", smaller)
-    rows = [row for row in rows if row["experiment"] == "growing from last.pt"]
+    rows = [row for row in rows if row["experiment"] == f"growing from {smaller.as_posix()}"]
     sizes = {row["subject"].partition(" pixels")[0] for row in rows}
     assert sizes == {"grown: at 64"}, f"from a file: expected the full size alone, got {sizes}"
 

@@ -170,19 +170,21 @@ def test_a_cyclegan_goes_on_bit_for_bit_pools_included(small, empty_place, monke
     step, steps = small.cyclegan_step, iter(range(1, 21))
 
     def pressed_within_a_step(*given, **options):
-        if next(steps) == 7:  # in the middle of an epoch
+        if next(steps) == 14:  # in the middle of an epoch, when the rates fall
             signal.raise_signal(signal.SIGINT)
         return step(*given, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(small, "cyclegan_step", pressed_within_a_step)
         stopped = train(small, empty_place / "split", 80)
-    assert stopped.step == 7, f"expected a stop after step 7, got {stopped.step}"
+    assert stopped.step == 14, f"expected a stop after step 14, got {stopped.step}"
     split = train(small, empty_place / "split", 80)
     assert split.step == straight.step == 20, f"expected 20 steps, got {split.step}"
     rates = [group["lr"] for key in ("g_optimizer", "d_optimizer")
              for group in split.parts[key].param_groups]  # fmt: skip
     assert rates == [0, 0], f"the end: expected rates that fell to 0, got {rates}"
+    more = train(small, empty_place / "split", 100)
+    assert more.step == 25, f"a higher limit: expected the run to go on to step 25, got {more.step}"
     assert split.parts["pools"][0].filled.sum() > 30, "expected a pool that fills"
     for name in ("generators", "discriminators", "pools"):
         others = split.parts[name].state_dict()
@@ -218,9 +220,11 @@ def test_generators_start_near_the_identity(small, size):
     for G in generators:
         change = (G(x) - x).abs().mean()
         assert change < 0.2, f"expected next to no change at first, got {change:.2f}"
-    for layer in nn.ModuleList([generators, discriminators]).modules():
+    for layer in generators.modules():
         is_norm = isinstance(layer, nn.BatchNorm2d)
         assert not is_norm, "expected every image on its own, got batch normalisation"
+    for layer in discriminators.modules():
+        assert "Norm" not in type(layer).__name__, f"expected no normalisation, got {layer}"
 
 
 def test_skin_tones_come_as_often_from_both_domains(small):
@@ -232,3 +236,6 @@ def test_skin_tones_come_as_often_from_both_domains(small):
     assert weights.shape == (90,), f"expected a weight for each face of B, got {weights.shape}"
     share = (weights[:80].sum() / weights.sum()).item()
     assert abs(share - 0.25) < 0.05, f"expected 25 % light ones, as in A, got {share:.0%}"
+    B.images[1:80] = B.images[80:81]  # one light face left
+    weights = small.tone_weights(A, B)
+    assert 10 < weights[0] <= 20, f"a single light face: expected at most 20, got {weights[0]:.0f}"
