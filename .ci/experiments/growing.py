@@ -7,10 +7,9 @@ FACES: a folder of faces, or "drawn". Growing trains for half of the time at the
 32 pixels on, and for the other half at the full one, where alone the rates fall; from the start
 they fall in the second half. With --start, what grows is a checkpoint of half of the size, and all
 of the time is for the full one. The generator's layers are carried over, and the discriminator
-begins anew at each size: that of a long run would only guess. Each has R1 with a fixed weight (with
-that of the lesson's whole run the discriminator won at 64 pixels) and ends with the same networks,
-of half of the lesson's widths. Runs that were stopped go on; a row for each score, and for those of
-the end on test faces.
+begins anew at each size: that of a long run would only guess. Each has the step of the lesson's
+whole run and ends with the same networks, of half of the lesson's widths. Runs that were stopped go
+on; a row for each score, and for those of the end on test faces.
 """
 
 import argparse
@@ -33,8 +32,7 @@ def train(name, minutes, size, D, G, schedule="linear"):
     prepare_size(size)
     settings = {"name": name, "size": size, "minutes": minutes, "seed": lesson.seed}
     folder = Path(f"{lesson.out_dir}_growing", name)
-    step = lesson.CHOICES["R1"](D, G)["step"]
-    limit = {"minutes": minutes}
+    limit, step = {"minutes": minutes}, lesson.regularised_step
     return train_for(limit, folder, settings, lesson.loader, D, G, step, schedule=schedule)
 
 
