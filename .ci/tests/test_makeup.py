@@ -223,19 +223,23 @@ def test_generators_start_near_the_identity(small, size):
     for layer in generators.modules():
         is_norm = isinstance(layer, nn.BatchNorm2d)
         assert not is_norm, "expected every image on its own, got batch normalisation"
-    for layer in discriminators.modules():
-        assert "Norm" not in type(layer).__name__, f"expected no normalisation, got {layer}"
+    for D in discriminators:
+        bad = [layer for layer in D if isinstance(layer, (nn.BatchNorm2d, nn.InstanceNorm2d))]
+        assert not bad, f"expected no normalisation of activations, got {bad}"
+        weights = [layer.weight.flatten(1) for layer in D.train() if hasattr(layer, "weight")]
+        largest = [torch.linalg.matrix_norm(weight, 2).item() for weight in weights]
+        assert largest == pytest.approx([1] * len(weights), rel=0.2), f"expected 1, got {largest}"
 
 
 def test_skin_tones_come_as_often_from_both_domains(small):
     A, B = noisy_faces(40, 1), noisy_faces(90, 2)
-    for faces, n_light in ((A, 10), (B, 80)):
+    for faces, n_light in ((A, 10), (B, 70)):
         faces.images[:n_light] = faces.images[:n_light] // 8 + 220
         faces.images[n_light:] = faces.images[n_light:] // 8 + 20
     weights = small.tone_weights(A, B)
     assert weights.shape == (90,), f"expected a weight for each face of B, got {weights.shape}"
-    share = (weights[:80].sum() / weights.sum()).item()
+    share = (weights[:70].sum() / weights.sum()).item()
     assert abs(share - 0.25) < 0.05, f"expected 25 % light ones, as in A, got {share:.0%}"
-    B.images[1:80] = B.images[80:81]  # one light face left
+    B.images[1:70] = B.images[70:71]  # one light face left
     weights = small.tone_weights(A, B)
-    assert 10 < weights[0] <= 20, f"a single light face: expected at most 20, got {weights[0]:.0f}"
+    assert weights[0] == 5, f"a single light face: expected 5, the most, got {weights[0]:.1f}"
