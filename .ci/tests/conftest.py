@@ -1,6 +1,7 @@
 """What the tests share: the paths, the notebook's definitions, an empty working folder."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def empty_place(tmp_path, monkeypatch):
     """An empty working folder, in which caches and drawn faces may be left."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def stop_button():
+    """Ctrl-C works, even if the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,7 +1,5 @@
 """The CycleGAN: domains of faces, the pool, the step, a run that goes on, what is reported."""
 
-import signal
-
 import pytest
 import torch
 from PIL import Image
@@ -165,13 +163,15 @@ def train(notebook, folder, n_images):
     return notebook.train_cyclegan(noisy_faces(12, 1), noisy_faces(8, 2), 16, n_images)
 
 
-def test_a_cyclegan_goes_on_bit_for_bit_pools_included(small, empty_place, monkeypatch):
+def test_a_cyclegan_goes_on_bit_for_bit_pools_included(
+    small, empty_place, monkeypatch, stop_button
+):
     straight = train(small, empty_place / "straight", 80)
     step, steps = small.cyclegan_step, iter(range(1, 21))
 
     def pressed_within_a_step(*given, **options):
         if next(steps) == 14:  # in the middle of an epoch, when the rates fall
-            signal.raise_signal(signal.SIGINT)
+            stop_button()
         return step(*given, **options)
 
     with monkeypatch.context() as patch:

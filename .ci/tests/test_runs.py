@@ -49,14 +49,6 @@ def small_run(notebook, tmp_path):
     )
 
 
-@pytest.fixture
-def stop_button():
-    """Ctrl-C works, even if the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
-
-
 # ---------------------------------------------------------------- what a run leaves
 
 
