@@ -43,9 +43,8 @@ def makeup_region(size, eyes):
     return eye | cheek | (0.34 < down) & (across < 0.17)
 
 
-def change_by_band(subject, before, after):
+def change_by_band(subject, before, after, eyes):
     """Rows for each band of skin tone with 20 faces: the mean change of a pixel in [-1, 1]."""
-    eyes = lesson.eye_row(before)
     number, region = lesson.bands(before, eyes), makeup_region(before.shape[-1], eyes)
     change = (after - before).abs().mean(1)  # (N, S, S)
     for k, band in enumerate(lesson.BANDS):
@@ -69,6 +68,7 @@ def ask_classifier(G_AB, G_BA, A, B):
     classifier = domain_classifier(A, B)
     a, b = (lesson.some_of(domain.part("test"))[0] for domain in (A, B))
     fake_b, fake_a = lesson.in_batches(G_AB, a), lesson.in_batches(G_BA, b)
+    eyes = lesson.eye_row(torch.cat([a, b]))
     sets = {"A": a, "G_AB(A)": fake_b, "G_BA(G_AB(A))": lesson.in_batches(G_BA, fake_b)}
     sets |= {"B": b, "G_BA(B)": fake_a}
     for name, faces in sets.items():
@@ -76,7 +76,7 @@ def ask_classifier(G_AB, G_BA, A, B):
         yield name, "classified as B", share, len(faces)
     for name, before, after in (("G_AB(A)", a, fake_b), ("G_BA(B)", b, fake_a)):
         yield name, "identity kept", lesson.identity_kept(before, after), len(before)
-        yield from change_by_band(name, before, after)
+        yield from change_by_band(name, before, after, eyes)
 
 
 def train(size, minutes):

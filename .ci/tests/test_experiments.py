@@ -141,8 +141,8 @@ def test_makeup(place, no_export, monkeypatch):
 def test_changes_by_makeup_are_split_by_region(place):
     makeup = importlib.import_module("makeup")
     faces = torch.full((20, 3, 32, 32), -0.5)
-    region = makeup.makeup_region(32, makeup.lesson.eye_row(faces[:1]))
-    rows = list(makeup.change_by_band("G", faces, faces + 0.2 * region))
+    region = makeup.makeup_region(32, 13)
+    rows = list(makeup.change_by_band("G", faces, faces + 0.2 * region, 13))
     values = {measure: round(value, 5) for _, measure, value, _ in rows}
     expected = {"change inside": 0.2, "change outside": 0.0}
     assert values == expected, f"expected {expected}, got {values}"

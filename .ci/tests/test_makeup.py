@@ -37,6 +37,12 @@ def noisy_faces(n, seed):
     return helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"])
 
 
+def drawn_women(made_up):
+    """DecodedFaces of 200 drawn women of 32 x 32 pixels, with makeup or without."""
+    images, _ = draw_faces(200, 32, Male=False, Heavy_Makeup=made_up)
+    return helpers.DecodedFaces(images, torch.zeros(200, dtype=torch.int64), ["drawn"])
+
+
 def list_of(folder, names, **columns):
     """Write a list of attributes with these columns of bools for the files of these names."""
     lines = [" ".join(columns)]
@@ -229,6 +235,13 @@ def test_generators_start_near_the_identity(small, size):
         weights = [layer.weight.flatten(1) for layer in D.train() if hasattr(layer, "weight")]
         largest = [torch.linalg.matrix_norm(weight, 2).item() for weight in weights]
         assert largest == pytest.approx([1] * len(weights), rel=0.2), f"expected 1, got {largest}"
+
+
+def test_skin_tone_is_measured_on_the_cheeks_of_drawn_women(small, monkeypatch):
+    rows, eye_row = [], small.eye_row
+    monkeypatch.setattr(small, "eye_row", lambda faces: rows.append(eye_row(faces)) or rows[-1])
+    small.tone_weights(*(drawn_women(made_up) for made_up in (False, True)))
+    assert abs(rows[0] - 13) <= 1, f"expected the eyes near row 13 of 32, got {rows[0]}"
 
 
 def test_skin_tones_come_as_often_from_both_domains(small):
