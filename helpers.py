@@ -610,10 +610,11 @@ def decode_together(dataset, folder):
                 mask = write_rows(dataset, rows, unfinished / "images.npy", shape)
                 if not rank:
                     np.save(unfinished / "readable.npy", mask)
-                    source = str(Path(dataset.root).resolve())
-                    (unfinished / "source.txt").write_text(source, encoding="utf-8")
+                    source = face_files.to_path(dataset.root).resolve()
+                    (unfinished / "source.txt").write_bytes(os.fsencode(source))
             if not rank:
-                remove_old_copies()
+                with face_files.locked(CACHE / "copies"):  # another process may remove them, too
+                    remove_old_copies()
     wait_for_ranks()
 
 
@@ -662,7 +663,7 @@ def remove_old_copies():
     """Keep the newest decoded copies of each folder that is still there; say what is removed."""
     copies, removed = {}, 0
     for note in CACHE.glob("decoded_*/source.txt"):
-        copies.setdefault(note.read_text(encoding="utf-8"), []).append(note.parent)
+        copies.setdefault(os.fsdecode(note.read_bytes()), []).append(note.parent)
     for source, folders in copies.items():
         folders.sort(key=os.path.getmtime, reverse=True)
         for folder in folders[KEPT_COPIES if os.path.exists(source) else 0 :]:
@@ -916,8 +917,7 @@ class SampleGrids:
         """Write and show the grid of this step -> whether the samples are all alike."""
         images = self.sample(generator).float()
         grid = Image.fromarray(image_grid(images))
-        path = self.folder / f"step_{step:07d}.png"
-        write_file(path, lambda file: grid.save(file, "PNG"))
+        write_file(self.folder / f"step_{step:07d}.png", lambda file: grid.save(file, "PNG"))
         self.show_last()
         return images.std(0).mean() < 0.1
 
@@ -1043,8 +1043,7 @@ class Run:
         """
         self.step, self.batch = self.step + 1, self.batch + 1
         self.images += n_images * self.share
-        seconds = time.perf_counter() - self.started
-        self.seconds, self.stopped = from_rank_0((seconds, self.pressed))
+        self.seconds, self.stopped = from_rank_0((time.perf_counter() - self.started, self.pressed))
         self.progress = min(1.0, max(self.step / n_steps, self.stop.progress(self)))
         losses = [torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]
         self.recorder.after_step(mean_of_ranks(torch.stack(losses).detach()), print_every)
@@ -1099,9 +1098,8 @@ class Recorder:
         if not run.rank:
             patience = 0 if run.ranks == 1 else 30  # what torchrun ended may take some seconds
             self.checkpoints = Checkpoints(out_dir, run.settings, resume, patience)
-            run.folder = self.checkpoints.folder
-            self.grids = SampleGrids(run.folder, sample) if sample else None
-        run.folder = from_rank_0(run.folder)
+            self.grids = SampleGrids(self.checkpoints.folder, sample) if sample else None
+        run.folder = from_rank_0(self.checkpoints and self.checkpoints.folder)
         self.load()
         if run.step == 0 and any(optimizer.state for optimizer in run.optimizers.values()):
             print("This new run begins with networks that have been trained already.", end=" ")
@@ -1116,8 +1114,9 @@ class Recorder:
             run_files.load_parts(run.parts, state)
         vars(run).update({name: state[name] for name in (*COUNTERS, "random_state")})
         self.sums, self.kept = [], f"The checkpoint of step {run.step:,} stands."
-        if self.checkpoints and run.scores and run.best[0] == run.step:
-            self.checkpoints.write("best.pt", state)  # a kill may have come before it
+        is_best = self.checkpoints and run.scores and run.best[0] == run.step
+        if is_best and not self.checkpoints.is_current("best.pt"):  # a kill came before it
+            self.checkpoints.write("best.pt", state)
 
     def start(self, stack):
         """Begin to record: a new run with a checkpoint and a grid of noise."""
@@ -1151,7 +1150,7 @@ class Recorder:
         means = torch.stack(self.sums).mean(0).tolist()
         run.rows.append((run.step, run.images, round(run.seconds, 2), *means))
         self.sums, self.last_row = [], run.seconds
-        run.warn(*training_warnings(run.rows[-40:]))
+        run.warn(*training_warnings(run.rows))
 
     @torch.no_grad()
     @torch.random.fork_rng(devices=[])  # training goes on as if nobody had looked
@@ -1239,7 +1238,8 @@ def check_finite(networks, losses, step, kept):
         checks += [("d_loss", i, d_loss), ("g_loss", i, g_loss)]
     for name, network in networks.items():
         checks += [(f"a weight of {name}", step, weight) for weight in network.parameters()]
-    finite = torch.stack([x.isfinite().all() for *_, x in checks]).tolist()  # read all at once
+    device = checks[-1][2].device  # losses that were plain numbers are on the CPU
+    finite = torch.stack([x.isfinite().all().to(device) for *_, x in checks]).tolist()  # read once
     if not all(finite):
         what, step, _ = checks[finite.index(False)]
         raise FloatingPointError(

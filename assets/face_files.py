@@ -185,6 +185,10 @@ def fetch(source, folder, sha256, cache, progress=tqdm):
         if not source.is_file():
             raise DataError(f"data_url = {address!r} does not work: there is no file {source}.")
     if isinstance(source, Path):
+        try:
+            source.open("rb").close()
+        except OSError as error:
+            raise DataError(f"{source} cannot be read: {error.strerror}.") from error
         check_archive(source, sha256, source)
         unpack(source, folder, progress)
         return

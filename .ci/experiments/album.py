@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import HERE, RUNS, Table, helpers, lesson, machine, prepare, train_for
+from common import HERE, RUNS, Table, helpers, is_past, lesson, machine, prepare, train_for
 from torch.utils.data import DataLoader
 
 
@@ -96,6 +96,8 @@ def main(arguments=None):
             continue
         folder = Path(args.runs, "album", "_".join(re.findall(r"\w+", f"{data} {words} {subject}")))
         run = train(folder, loader, minutes, args.start, args.augmented, args.seed)
+        if is_past(run, minutes):
+            continue
         faces = lesson.sample_faces(run.best_generator(), 5000, 1000 + args.seed)
         for measure, value in measures(faces, album, others):
             values = dict(measure=measure, value=value, n=len(others), machine=machine())

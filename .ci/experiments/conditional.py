@@ -114,14 +114,15 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
 
     data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
-    kind = (
-        f"equal shares of {args.balanced}" if args.balanced else f"labels {' '.join(args.labels)}"
-    )
+    kind = f"labels {' '.join(args.labels)}"
+    if args.balanced:
+        kind = f"equal shares of {args.balanced}"
     row = dict(experiment=kind, data=data, size=args.size, minutes=f"{args.minutes:.1f}")
     row["seed"] = args.seed
     if table.has(**row):
         return
-    lesson.out_dir = str(Path(lesson.out_dir).with_name(f"{data} {kind}".replace(" ", "_")))
+    name = f"{data} {kind} {args.minutes:g} minutes".replace(" ", "_")
+    lesson.out_dir = str(Path(lesson.out_dir).with_name(name))
     if args.balanced:
         run, found = balanced_by(args.balanced, args.minutes)
     else:

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import HERE, RUNS, Table, helpers, lesson, machine, prepare
+from common import HERE, RUNS, Table, helpers, is_past, lesson, machine, prepare, train_for
 
 COLUMNS = (
     *("data", "batch", "rate", "seed", "steps", "images"),
@@ -26,14 +26,10 @@ def train(batch, rate, seed, steps, folder):
     lesson.seed = seed
     D, G = lesson.fresh()
     optimizers = lesson.adam(D, rate * lesson.d_lr), lesson.adam(G, rate * lesson.lr)
-    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
     loader = lesson.get_dataloader(batch, lesson.image_size, lesson.faces_dir, flip=True)
-    settings = dict(batch=batch, rate=rate, seed=seed)
-    stop = helpers.StopRule(images=steps * batch)
-    parts = dict(D=D, G=G, averaged=averaged, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
-    run = helpers.Run(folder, settings, stop, **parts)
-    lesson.train(D, G, loader, *optimizers, 10**6, 50, averaged, run)
-    return run, helpers.recalibrate_batch_norm(averaged.module, lesson.z_size)
+    settings, limit = dict(batch=batch, rate=rate, seed=seed), {"images": steps * batch}
+    run = train_for(limit, folder, settings, loader, D, G, optimizers=optimizers)
+    return run, helpers.recalibrate_batch_norm(run.parts["averaged"].module, lesson.z_size)
 
 
 def main(arguments=None):
@@ -56,6 +52,8 @@ def main(arguments=None):
                     continue
                 folder = args.runs / "equal_steps" / data / f"{batch}_{rate:.3g}_{seed}"
                 run, generator = train(batch, rate, seed, steps, folder)
+                if is_past(run, images=steps * batch):
+                    continue
                 seen = helpers.face_features(lesson.sample_faces(generator, 5000, 1000 + seed))
                 targets = lesson.validation_features, test
                 scores = [lesson.frechet_distance(seen, target) for target in targets]

@@ -95,17 +95,17 @@ def main(arguments=None):
     words = "growing" + (f" from {args.start.as_posix()}" if args.start else "")
     row = dict(experiment=words, data=data, size=args.size)
     row |= dict(minutes=f"{args.minutes:.1f}", seed=args.seed)
-    if table.has(**row):
-        return
-    row["machine"] = machine()
-    runs = {"grown": grow(args.size, args.minutes, args.start)}
+    ways = {"grown": lambda: grow(args.size, args.minutes, args.start)}
     if not args.grown_only:
-        whole = train("from_the_start", args.minutes, args.size, *networks(args.size, 1))
-        runs["from the start"] = [whole]
-    for way, stages in runs.items():
+        whole = networks(args.size, 1)
+        ways["from the start"] = lambda: [train("from_the_start", args.minutes, args.size, *whole)]
+    for way, train_stages in ways.items():
+        if table.has(**row, subject=f"{way}: at {args.size} pixels, test faces"):
+            continue
+        stages = train_stages()
         for subject, measure, value, n in measures(stages):
-            row |= dict(subject=f"{way}: {subject}", measure=measure, value=value, n=n)
-            table.add(**row, images=stages[-1].images)
+            values = dict(subject=f"{way}: {subject}", measure=measure, value=value, n=n)
+            table.add(**row, **values, images=stages[-1].images, machine=machine())
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def main(arguments=None):
     words, weights = args.label, (args.cycle, args.identity)
     if weights != (lesson.cycle_weight, lesson.identity_weight):
         words += f", cycle {args.cycle:g}, identity {args.identity:g}"
+    words += f", same {args.same or 'any'}" if args.same != "Male" else ""
     lesson.cycle_weight, lesson.identity_weight = weights
     row = dict(experiment=words, data=data, size=args.size, minutes=f"{args.minutes:.1f}")
     row["seed"] = args.seed

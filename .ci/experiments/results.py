@@ -18,7 +18,6 @@ as many generated ones, twice as many for the FFD, of latents that chose nothing
 import argparse
 import ast
 import functools
-import math
 import re
 from pathlib import Path
 from unittest import mock
@@ -26,7 +25,7 @@ from unittest import mock
 import baseline
 import numpy as np
 import torch
-from common import HERE, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
+from common import HERE, RUNS, Table, device, helpers, is_past, lesson, machine, prepare, train_for
 
 SETTINGS = ("image_size", "batch_size", "z_size", "d_conv_dim", "g_conv_dim", "lr", "d_lr", "beta1")
 COLUMNS = (
@@ -168,10 +167,8 @@ def measure(table, data, recipe, seed, limit, settings, test, runs):
         print(error)
         table.add(**row, d_loss="diverged")
         return
-    if run.seconds > 60 * (limit.get("minutes", math.inf) + 1):
-        print(f"{run.folder} has had {run.seconds / 60:.0f} minutes: no row for {most:g}.")
-        return
-    add_run(table, row, run, test)
+    if not is_past(run, **limit):
+        add_run(table, row, run, test)
 
 
 def print_table(table, data):

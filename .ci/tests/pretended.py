@@ -133,7 +133,8 @@ class PretendedGPU(TorchFunctionMode):
     def refuse(self, name, args, here, tensors):
         if name in ("numpy", "__array__"):
             raise TypeError(f"can't convert {self.device} device type tensor to numpy")
-        others = [x for x in tensors if has_values(x) and not self.holds(x)]
+        joined = name in ("stack", "cat")  # not even single numbers of another device
+        others = [x for x in tensors if (has_values(x) or joined) and not self.holds(x)]
         if name == "__setitem__" and isinstance(args[1], torch.Tensor):
             is_mixed = not self.holds(args[0]) or has_values(args[2]) and not self.holds(args[2])
         elif name == "__getitem__":

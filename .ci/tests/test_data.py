@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import stat
+import sys
 import tempfile
 import time
 import types
@@ -849,6 +850,25 @@ def test_the_newest_decoded_copies_are_kept(empty_place, notebook, capsys):
     notebook.get_dataloader(2, 32, "photos")
     sources = [Path(note).read_text() for note in Path("cache").glob("*/source.txt")]
     assert not any("others" in source for source in sources), "expected no copy of what is gone"
+
+
+def test_copies_of_folders_with_odd_names_are_kept(empty_place, notebook, monkeypatch):
+    monkeypatch.setenv("HOME", str(empty_place))
+    monkeypatch.setenv("USERPROFILE", str(empty_place))
+    names = [Path("~", "photos")]
+    if sys.platform == "linux":  # elsewhere names are text
+        names.append(Path(os.fsdecode(b"b\xfcro")))
+    for name in names:
+        save_shades(face_files.to_path(name), 4)
+        notebook.get_dataloader(2, 16, name)
+    copies = len(list(Path("cache").glob("decoded_*")))
+    assert copies == len(names), f"expected a copy of each, got {copies}"
+
+
+def test_an_archive_that_cannot_be_read_says_so(empty_place):
+    Path("faces.zip").mkdir()  # opening it fails, as it does without permission
+    with pytest.raises(face_files.DataError, match="faces.zip cannot be read"):
+        face_files.fetch(Path("faces.zip"), empty_place / "faces", None, empty_place)
 
 
 def transform(image):

@@ -174,6 +174,13 @@ def test_a_checkpoint_goes_on_on_the_other_kind_of_device(gpu, notebook, tmp_pat
         assert state["step"] == 20, f"expected a checkpoint of step 20, got {state['step']}"
 
 
+def test_a_step_may_return_plain_numbers(gpu):
+    network = torch.nn.Linear(2, 2).to(gpu.device)
+    helpers.check_finite({"D": network}, [torch.tensor([0.5, 0.7])], 1, "")
+    with pytest.raises(FloatingPointError, match="g_loss is no finite number at step 1"):
+        helpers.check_finite({"D": network}, [torch.tensor([0.5, torch.inf])], 1, "")
+
+
 def test_the_random_state_has_the_gpus_part(gpu):
     state = run_files.random_state()
     part = state[gpu.device.type]

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import types
 from functools import partial
 from pathlib import Path
 
@@ -220,6 +221,15 @@ def test_equal_steps(place, monkeypatch):
     expected = [("8", "3", "24"), ("16", "3", "48"), ("8", "6", "48"), ("16", "6", "96")]
     assert batches == expected, f"expected {expected}, got {batches}"
     assert all(float(row["ffd"]) > 0 for row in rows), f"expected scores, got {rows}"
+
+
+def test_a_run_beyond_a_limit_gives_no_row(place, capsys):
+    common = importlib.import_module("common")
+    run = types.SimpleNamespace(folder="runs/a", seconds=1200.0, images=50_000)
+    limits = dict(minutes=2), dict(minutes=20), dict(images=3000), dict(images=50_000)
+    found = [common.is_past(run, **limit) for limit in limits]
+    assert found == [True, False, True, False], f"expected 2 minutes, 3,000 images, got {found}"
+    assert capsys.readouterr().out.count("has had 20 minutes, 50,000 images: no row") == 2
 
 
 def test_gpu(place, no_export, monkeypatch):

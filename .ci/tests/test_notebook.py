@@ -1,5 +1,7 @@
 """The whole notebook: run in small in many settings, and the committed one as it lies there."""
 
+import builtins
+import collections
 import contextlib
 import csv
 import functools
@@ -12,9 +14,11 @@ import subprocess
 import sys
 import threading
 import tokenize
+import types
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import papermill
 import pytest
@@ -198,6 +202,27 @@ def test_on_an_archive_over_http_and_again_on_its_folder(tmp_path, monkeypatch, 
     printed = run_notebook(tmp_path, monkeypatch, data_url=gone, **start)
     assert_checked(printed)
     assert losses.read_text(encoding="utf-8") == before, "expected no more training of a whole run"
+
+
+def test_sections_12_and_14_have_one_run(monkeypatch):
+    whole = next(cell["source"] for cell in CODE if "regularised_step, run=run" in cell["source"])
+    first = next(cell["source"] for cell in CODE if "first_minutes" in cell["source"])
+    found = types.SimpleNamespace(folder=Path("runs/lesson-2"), scores=[1], step=5, images=160)
+    opened, trained = [], []
+    monkeypatch.setattr(
+        helpers, "Run", lambda folder, *args, **parts: opened.append(folder) or found
+    )
+    space = collections.defaultdict(lambda: None, {**vars(builtins), "helpers": helpers})
+    space |= dict(globals=lambda: space, tests=mock.Mock(), loader=mock.Mock())
+    space |= dict(partial=functools.partial, regularised_step=print, sample_faces=print)
+    space |= dict(out_dir="runs/lesson", train=lambda *args, **rest: trained.append(args))
+    space["loader"].dataset = []
+    exec(first, space)
+    assert not trained, "expected a run that section 14 has begun to be left to it"
+    exec(whole, space)
+    folders = [str(folder) for folder in opened]
+    expected = ["runs/lesson", str(found.folder)]
+    assert folders == expected, f"expected section 14 to go on in the run's folder, got {folders}"
 
 
 # ---------------------------------------------------------------- what is wrong is said at once

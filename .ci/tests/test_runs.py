@@ -922,11 +922,11 @@ def test_grids_are_shown_with_an_alternative_text(small_run, monkeypatch):
 
 
 def test_a_finished_run_says_so_and_is_left_as_it_is(small_run, capsys):
-    run, train = small_run()
+    run, train = small_run(score=lambda generator: 2.5)
     train(1)
     capsys.readouterr()
     before = {path.name: path.stat().st_mtime_ns for path in run.folder.rglob("*.*")}
-    small_run()[1](1)
+    small_run(score=lambda generator: 2.5)[1](1)
     printed = capsys.readouterr().out
     assert "is finished: 10 steps, 40 images, 0.0 minutes" in printed, f"got {printed}"
     assert "To train longer, raise n_epochs." in printed, f"expected how to go on, got {printed}"
