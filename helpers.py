@@ -1217,7 +1217,7 @@ class Recorder:
             tqdm.write("Stopping: the last samples and their score ...")
         if self.sums:
             self.add_row()
-        if run.folder and run.step > self.before:
+        if run.folder and (run.step > self.before or self.score and not run.scores):
             self.look(last=True)
         makers = {"training.gif": self.grids.animate} if self.grids and self.grids.files() else {}
         if makers and "averaged" in run.parts:

@@ -264,6 +264,15 @@ def photographs(archive, every=1, part=None):
     return images.permute(0, 3, 1, 2) / 127.5 - 1, [names[i] for i in chosen]
 
 
+def test_fewer_large_faces_are_taken_but_as_many_as_were_asked_for(notebook, monkeypatch):
+    monkeypatch.setattr(notebook, "seed", 0, raising=False)
+    for size, most, expected in ((256, 8, 8), (256, 2500, 625), (128, 700, 700)):
+        images = torch.zeros(1, dtype=torch.uint8).expand(700, 3, size, size)
+        faces = helpers.DecodedFaces(images, torch.zeros(700, dtype=torch.int64), ["grey"])
+        n = len(notebook.some_of(faces, most)[0])
+        assert n == expected, f"{most} of {size} pixels: expected {expected}, got {n}"
+
+
 @needs_real_faces
 def test_eyes_are_found_where_they_are(notebook):
     for archive, row in (("processed-celeba-small.zip", 33), ("utkface-64.zip", 18)):

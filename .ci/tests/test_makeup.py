@@ -112,6 +112,13 @@ def test_domains_that_are_too_small_are_refused(small, empty_place):
     assert common == {"Male": False}, f"expected drawn women instead, got {common}"
 
 
+def test_a_label_that_stands_alone_makes_domains(small, empty_place):
+    labelled_faces(small, empty_place / "faces", Makeup=lambda i: i % 3 == 0)
+    small.choose(domain_label="Makeup")  # domain_same is Male, which nothing is known about
+    A, B, common = small.domains(16)
+    assert (len(A), len(B), common) == (80, 40, {}), f"got {len(A)}, {len(B)} and {common}"
+
+
 def test_two_folders_are_two_domains(small, empty_place):
     folders = [empty_place / "without", empty_place / "with"]
     for folder, has in zip(folders, (False, True)):

@@ -937,6 +937,14 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(small_run, capsys):
     assert "Going on with the run" in capsys.readouterr().out, "expected it to say that it goes on"
 
 
+def test_a_run_that_ended_without_a_score_gets_one(small_run):
+    small_run()[1](1)
+    run, train = small_run(score=lambda generator: 2.5)
+    train(1)
+    assert run.step == 10 and len(run.scores) == 1, f"got step {run.step}, scores {run.scores}"
+    assert (run.folder / "best.pt").exists(), "expected a best.pt"
+
+
 def test_a_finished_run_makes_up_for_what_is_missing(small_run):
     run, train = small_run()
     train(1)

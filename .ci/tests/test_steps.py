@@ -68,6 +68,20 @@ def test_r1_is_added_when_d_is_ahead_and_grows_with_its_lead(notebook):
     assert ratios == pytest.approx((2, 4), rel=0.01), f"expected 2 and 4 times, got {ratios}"
 
 
+def test_r1_needs_no_gradients_left_by_train_step(notebook, monkeypatch):
+    step = notebook.train_step
+
+    def tidy_step(D, G, real, d_optimizer, g_optimizer):
+        losses = step(D, G, real, d_optimizer, g_optimizer)
+        D.zero_grad()
+        return losses
+
+    plain = after_a_step(notebook, 1, [0.5] * 5)
+    monkeypatch.setattr(notebook, "train_step", tidy_step)
+    pull = after_a_step(notebook, 16, [0.5] * 5) - plain
+    assert pull.any(), "expected R1's pull, got none"
+
+
 def test_r1_moves_a_steep_d_no_further_than_train_step_does(notebook):
     torch.manual_seed(0)
     watch = checks.Watch()

@@ -106,8 +106,8 @@ def fake_loss(D_out):
     return F.binary_cross_entropy_with_logits(D_out, torch.full_like(D_out, label))
 
 
-def adam(network, rate):
-    return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.5, 0.999))
+def adam(network, rate, beta1=0.5):
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=(beta1, 0.999))
 
 
 def train_step(D, G, real, d_optimizer, g_optimizer):
@@ -428,6 +428,7 @@ WRONG = {
         ("no return", {"return x": "x = x"}, r"scale\(x\).* got None. Is there a `return`?"),
     ],
     checks.test_discriminator: [
+        ("no activation", {"F.leaky_relu": "", ", 0.2)": ")"}, "got a linear network"),
         (
             "a layer in a list",
             {
@@ -479,6 +480,7 @@ WRONG = {
         ("no super", {"super().__init__()": "pass"}, r"begins with super\(\).__init__\(\)"),
     ],
     checks.test_generator: [
+        ("no activation", {"F.relu(self.norm(x))": "self.norm(x)"}, "got a linear network"),
         ("one colour", {"conv_dim, 3, 4": "conv_dim, 1, 4"}, r"the shape \(2, 3, 16, 16\)"),
         ("a sigmoid at the end", {".tanh()": ".sigmoid()"}, "from -1 to 1, got 0.00 to 1.00"),
         ("nothing at the end", {".tanh()": ""}, "from -1 to 1, got -[1-9]"),
@@ -560,9 +562,11 @@ WRONG = {
         ("no return", {"return F": "F"}, "real_loss of 6 logits.* Is there a `return`?"),
     ],
     checks.test_adam: [
-        ("gradient descent", {"Adam(": "SGD(", ", betas=(0.5, 0.999)": ""}, "got SGD"),
+        ("gradient descent", {"Adam(": "SGD(", ", betas=(beta1, 0.999)": ""}, "got SGD"),
         ("a rate of its own", {"lr=rate": "lr=0.001"}, "learning rate: expected 0.01, got 0.001"),
-        ("Adam's momentum", {", betas=(0.5, 0.999)": ""}, "below Adam's 0.9, got 0.9"),
+        ("Adam's momentum", {", betas=(beta1, 0.999)": ""}, "betas: expected 0.4, 0.999, got 0.9"),
+        ("a momentum of its own", {"betas=(beta1": "betas=(0.1"}, "expected 0.4, 0.999, got 0.1"),
+        ("another beta2", {"0.999": "0.5"}, "expected 0.4, 0.999, got 0.4, 0.5"),
         ("the bias left out", {"network.parameters()": "[network.weight]"}, "other weights"),
         ("no return", {"return ": ""}, "got NoneType"),
     ],
