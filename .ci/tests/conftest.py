@@ -24,9 +24,7 @@ needs_real_faces = pytest.mark.skipif(
 @pytest.fixture(scope="session")
 def notebook():
     """The notebook's functions, classes and constants, as a module."""
-    module = problem_unittests.read_notebook()
-    module.batch_size = 32  # as the notebook sets it on a processor
-    return module
+    return problem_unittests.read_notebook()
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def small(notebook, monkeypatch, empty_place):
         loader = notebook.get_dataloader(8, 16, folder)
         known = helpers.known_labels(folder, loader.dataset)
         settings |= dict(faces_dir=folder, loader=loader, known=known, image_size=16, z_size=8)
-        settings |= dict(batch_size=8, n_drawn=60, out_dir=str(empty_place / "run"))
+        settings |= dict(n_drawn=60, out_dir=str(empty_place / "run"))
         settings |= dict(device=torch.device("cpu"), memory_format=torch.channels_last)
         for name, value in settings.items():
             monkeypatch.setattr(notebook, name, value, raising=False)

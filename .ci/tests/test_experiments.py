@@ -137,6 +137,10 @@ def test_makeup(place, no_export, monkeypatch):
     subjects = {row["subject"] for row in rows}
     expected = {"A to B, CycleGAN", "B to A, CycleGAN", "G_BA(G_AB(A))"}
     assert expected <= subjects, f"expected {expected}, got {subjects}"
+    rows = train("makeup", place, "--same", "")
+    n = {row["experiment"]: int(row["n"]) for row in rows if row["measure"] == "faces to train on"}
+    few, many = n["Heavy_Makeup"], n["Heavy_Makeup, same any"]
+    assert few < many, f"expected more faces among all than among women, got {many} and {few}"
 
 
 def test_changes_by_makeup_are_split_by_region(place):
@@ -158,6 +162,8 @@ def test_album(place, no_export):
 
 
 def test_growing(place, no_export):
+    rows = train("growing", place, "--size", 64, "--grown-only")
+    assert all(row["subject"].startswith("grown") for row in rows), "expected no other way"
     rows = train("growing", place, "--size", 64)
     starts = {row["subject"].partition(":")[0] for row in rows}
     assert starts == {"grown", "from the start"}, f"expected both, got {starts}"

@@ -174,6 +174,7 @@ def lesson(notebook, empty_place, monkeypatch):
     found = {
         "device": torch.device("cpu"),
         "memory_format": torch.channels_last,
+        "loader": noise_loader(40),
         "loader_at": lambda: noise_loader(40),
         "out_dir": "runs/lesson",
         "faces_dir": "faces",
