@@ -388,9 +388,9 @@ def share_of(loader):
     _, size = world()
     if size == 1 or isinstance(loader.dataset, IterableDataset):
         return loader
-    n, sentence = loader.batch_size, f"{size} ranks share a batch: give a multiple of {size}"
-    check("batch_size", n, lambda n: n % size == 0, sentence)
     order = list(loader.sampler)  # so that the next batch is the same for any number of ranks
+    n, sentence = loader.batch_size, f"{size} ranks share it: give a multiple, {len(order)} at most"
+    check("batch_size", n, range(size, len(order) + 1, size).__contains__, sentence)
     own = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
     collate = loader.collate_fn
     return DataLoader(loader.dataset, n // size, sampler=own, drop_last=True, collate_fn=collate)
