@@ -1194,7 +1194,7 @@ class Recorder:
         if run.rows:
             words += ", d_loss {:.2f}, g_loss {:.2f}".format(*run.rows[-1][3:])
         if run.scores:
-            words += f", best score {run.best[-1]:.1f}"
+            words += f", best score {run.best[-1]:.2f}"
         self.bar.n = 100 if end == "finished" else round(100 * run.progress)
         self.bar.set_description_str(words, refresh=bool(end))
         self.bar.update(0)  # every half a second

@@ -961,7 +961,7 @@ def test_the_progress_bar_ends_at_100(small_run, monkeypatch, capsys):
     train(10)
     line = re.split(r"[\r\n]+", capsys.readouterr().out.strip())[-1]
     assert line.startswith("100%") and ", finished" in line, f"expected 100 %, got {line}"
-    for word in ("epoch 1", "36 images", "img/s", "d_loss", "g_loss", "best score 2.5"):
+    for word in ("epoch 1", "36 images", "img/s", "d_loss", "g_loss", "best score 2.50"):
         assert word in line, f"expected {word}, got {line}"
     assert "left" not in line, f"expected no time left, got {line}"
 
