@@ -82,7 +82,7 @@ def test_r1_needs_no_gradients_left_by_train_step(notebook, monkeypatch):
     assert pull.any(), "expected R1's pull, got none"
 
 
-def test_r1_moves_a_steep_d_no_further_than_16_plain_steps_do(notebook):
+def test_r1_moves_a_steep_d_no_further_than_4_plain_steps_do(notebook):
     torch.manual_seed(0)
     watch = checks.Watch()
     watch.networks["D"].weight.data.fill_(1000.0)
@@ -91,7 +91,7 @@ def test_r1_moves_a_steep_d_no_further_than_16_plain_steps_do(notebook):
     watch.step(notebook.regularised_step, run)
     first, *_, last = [gradient.norm() for key, gradient, _ in watch.log if key == "D"]
     ratio = (last / first).item()
-    assert ratio == pytest.approx(16, rel=0.01), f"expected 16 times, got {ratio:.2f}"
+    assert ratio == pytest.approx(4, rel=0.01), f"expected 4 times, got {ratio:.2f}"
 
 
 class HalfSquare(nn.Module):
