@@ -1021,7 +1021,7 @@ class Run:
         run_files.restore_random_state(state)
         batches = iter(loader)
         for _ in range(self.batch):
-            next(batches)
+            next(batches, None)  # fewer than then: the epoch is over
         run_files.restore_random_state(state if self.batch else None)
         if self.rank:  # other latents than rank 0's, and never the same again
             torch.manual_seed(seed + self.rank + 1_000_003 * self.step)

@@ -479,6 +479,13 @@ def test_a_loader_draws_its_order_after_a_run_as_before(small_run):
     assert before[1] == after[1], "expected as many random numbers drawn as before"
 
 
+def test_an_epoch_that_has_become_shorter_is_over():
+    run, loader = helpers.Run(), small_runs.noise_loader(8)  # two batches
+    run.batch = 7
+    assert not [*run.watch(loader, 3)], "expected no batch more"
+    assert (run.epoch, run.batch) == (4, 0), f"expected epoch 4, got {run.epoch}, {run.batch}"
+
+
 def test_a_new_run_says_that_its_networks_are_not_fresh(small_run, capsys):
     run, train = small_run()
     train(1)
