@@ -54,7 +54,7 @@ ELSEWHERE = "start the notebook in a folder that you may write to"
 DataError, explain_disk_errors = face_files.DataError, face_files.explain_disk_errors
 is_image, load_image, load_face = face_files.is_image, face_files.load_image, face_files.load_face
 class_folders, labelled_images = face_files.class_folders, face_files.labelled_images
-readable, captions, known_labels = face_files.readable, face_files.captions, face_files.known_labels
+readable, captions = face_files.readable, face_files.captions
 
 # ---------------------------------------------------------------- settings
 
@@ -390,7 +390,7 @@ def share_of(loader):
         return loader
     order = list(loader.sampler)  # so that the next batch is the same for any number of ranks
     n, sentence = loader.batch_size, f"{size} ranks share it: give a multiple, {len(order)} at most"
-    check("batch_size", n, range(size, len(order) + 1, size).__contains__, sentence)
+    check("batch_size or domain_batch", n, range(size, len(order) + 1, size).__contains__, sentence)
     own = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
     collate = loader.collate_fn
     return DataLoader(loader.dataset, n // size, sampler=own, drop_last=True, collate_fn=collate)
@@ -500,11 +500,12 @@ class DecodedFaces(torch.utils.data.Dataset):
     `images`: uint8 (n, 3, S, S), memory-mapped; `labels`: int64 (n,), class numbers, or other
     labels, float32 (n, k); `names`: of the files, by which they belong to one of PARTS (without
     names, all are in every part); `readable`: bools (n,), the others are in no part; `flip`: mirror
-    an image with a chance of one half as it is served. `rows`: those of this part.
+    an image with a chance of one half as it is served; `root`: their folder. `rows`: those of this
+    part; `known`: {label: bools (n,)}.
     """
 
-    def __init__(self, images, labels, classes, flip=False, names=(), readable=None):
-        self.images, self.labels, self.classes = images, labels, classes
+    def __init__(self, images, labels, classes, flip=False, names=(), readable=None, root="."):
+        self.images, self.labels, self.classes, self.root = images, labels, classes, root
         self.class_numbers = labels  # they stay when other labels take their place
         self.flip, self.names = flip, names
         rows = np.arange(len(images)) if readable is None else np.flatnonzero(readable)
@@ -513,6 +514,10 @@ class DecodedFaces(torch.utils.data.Dataset):
         self.parts = torch.from_numpy(parts)
         self.held_out = int((self.parts > 0).sum())
         self.rows = (self.parts == 0).nonzero().flatten()
+
+    @functools.cached_property
+    def known(self):
+        return face_files.known_labels(self)
 
     def part(self, name):
         """Another of PARTS, not mirrored. Where nothing is held out, it is the same images."""
@@ -577,7 +582,7 @@ def decode_once(dataset, flip=False):
     except OSError:  # a drive that maps no files
         images = np.load(folder / "images.npy")
     images, labels = torch.from_numpy(images), torch.tensor(dataset.targets)
-    return DecodedFaces(images, labels, dataset.classes, flip, names, mask)
+    return DecodedFaces(images, labels, dataset.classes, flip, names, mask, dataset.root)
 
 
 def cache_key(dataset):
@@ -698,27 +703,24 @@ def use_inline_figures():
         shell.run_line_magic("matplotlib", "inline")
 
 
-def to_pixels(images, value_range=(-1, 1)):
-    """Images float (N, 3, H, W) -> uint8 array (N, H, W, 3); clipped, never rescaled."""
+def to_bytes(images, value_range=(-1, 1)):
+    """Images float (N, 3, H, W) -> uint8, on the processor; clipped, never rescaled."""
     low, high = value_range
     unit = (images.detach().float().cpu() - low) / (high - low)
-    return (unit.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return (unit.clamp(0, 1) * 255).round().byte()
 
 
 def image_grid(images, columns=8, value_range=(-1, 1)):
     """Images (N, 3, H, W) in `value_range` -> one picture with white gaps, uint8 (H, W, 3)."""
-    pixels = torch.from_numpy(to_pixels(images, value_range)).permute(0, 3, 1, 2)
-    if len(pixels) == 1:
-        return pixels[0].permute(1, 2, 0).numpy()
-    grid = make_grid(pixels, columns, padding=2, pad_value=255)[:, 2:-2, 2:-2]
-    return grid.permute(1, 2, 0).numpy()
+    grid = make_grid(to_bytes(images, value_range), columns, padding=2, pad_value=255)
+    return (grid[:, 2:-2, 2:-2] if len(images) > 1 else grid).permute(1, 2, 0).numpy()
 
 
 def show_images(
     images, title=None, labels=None, columns=8, value_range=(-1, 1), cell=1.1, row_labels=None
 ):
     """Show images (N, 3, H, W) in `value_range`, `cell` inches each, with labels if given."""
-    pixels = to_pixels(images, value_range)
+    pixels = to_bytes(images, value_range).permute(0, 2, 3, 1).numpy()
     rows = math.ceil(len(pixels) / columns)
     width, height = columns * cell, rows * (cell + (0.35 if labels else 0))
     width, height = width + (1 if row_labels else 0), height + (0.3 if title else 0)
@@ -753,37 +755,31 @@ def show_figure(figure, alt):
 # ---------------------------------------------------------------- labels
 
 FEWEST = 20  # faces with a label, and without it, to learn it from
+WELL_KNOWN = "Male", "Young", "Smiling", "Eyeglasses", "No_Beard"
 
 
-def check_faces(faces, known, label_names, domain_label, domain_same):
-    """DataError for too few faces; ValueError, with the nearest names, for an unknown label."""
+def usable_labels(faces):
+    """The labels that FEWEST of these faces have and FEWEST lack, well-known ones first."""
+    counts = {name: int(has[faces.rows].sum()) for name, has in faces.known.items()}
+    usable = [name for name, n in counts.items() if FEWEST <= n <= len(faces) - FEWEST]
+    return sorted(usable, key=lambda name: name not in WELL_KNOWN)
+
+
+def check_faces(faces, label_names, domain_label, domain_same):
+    """DataError for too few faces; ValueError for a label that is unknown, or too rare to learn."""
     if len(faces) < 4:  # precision and recall look at the third nearest neighbour
         raise DataError(f"Scores need at least 4 images, and {len(faces)} can be read: add some.")
     chosen = [("label_names", name) for name in label_names or ()]
     chosen += [("domain_label", domain_label), ("domain_same", domain_same)]
     for setting, name in chosen:
-        if name is not None and name != DEFAULT_LABELS.get(setting):
-            check(setting, name, lambda _: known, "nothing is known about these faces")
-            check_choice(known, **{setting: name})
-
-
-def labels_of(folder, faces, names):
-    """Those of the known labels: float (n, k), 0 or 1, for all rows; ValueError for rare ones."""
-    known, is_there = known_labels(folder, faces), faces.parts >= 0
-    if not known:
-        raise DataError(
-            f"Nothing is known about the faces in {folder}: put CelebA's list_attr_celeba.txt into "
-            "it, sort them into sub-folders, one for each label, or name them as UTKFace does."
-        )
-    for name in names:
-        check_choice(known, label=name)
-        has = known[name][is_there]
-        counts = {"with": int(has.sum()), "without": int((~has).sum())}
-        fewer = min(counts, key=counts.get)
-        sentence = f"of the {len(has):,} faces in {folder} {counts[fewer]} are {fewer} it, and"
-        sentence += f" fewer than {FEWEST} teach nothing. Choose another, or add such faces"
-        check("label", name, lambda _, fewest=counts[fewer]: fewest >= FEWEST, sentence)
-    return torch.stack([known[name] for name in names], 1).float()
+        if name is None or name == DEFAULT_LABELS.get(setting):
+            continue
+        sentence = "nothing is known about these faces; assets/docs/settings.md says what to add"
+        check(setting, name, lambda _: faces.known, sentence)
+        check_choice(faces.known, **{setting: name})
+        has = faces.known[name][faces.rows]
+        why = f"{has.sum()} of {len(has)} training faces have it; {FEWEST} must, {FEWEST} must not"
+        check(setting, name, {domain_same, *usable_labels(faces)}.__contains__, why)
 
 
 # ---------------------------------------------------------------- networks
@@ -858,8 +854,7 @@ def inception_scores(real, fake):
         print(f"Put the file into {path.parent} to have them.")
         return {}
     torch.load(path, weights_only=True)  # refuses all but weights, as the library below does not
-    pixels = [torch.from_numpy(to_pixels(x)).permute(0, 3, 1, 2) for x in (real, fake)]
-    inputs = {f"input{i}": Subset(x, range(len(x))) for i, x in enumerate(pixels, 1)}
+    inputs = {f"input{i}": Subset(to_bytes(x), range(len(x))) for i, x in ((1, real), (2, fake))}
     options = dict(fid=True, kid=True, kid_subset_size=min(1000, len(real), len(fake)))
     options |= dict(feature_extractor_weights_path=str(path), cuda=has_gpu(), verbose=False)
     scores = calculate_metrics(**inputs, **options, save_cpu_ram=True)  # without workers
@@ -1048,15 +1043,20 @@ class Run:
         losses = [torch.as_tensor(loss, dtype=torch.float32) for loss in (d_loss, g_loss)]
         self.recorder.after_step(mean_of_ranks(torch.stack(losses).detach()), print_every)
 
-    def best_generator(self):
-        """The averaged generator at its best score, or as it is now, recalibrated, in eval mode."""
-        averaged = copy.deepcopy(self.parts["averaged"])
+    def at_best(self, name):
+        """A copy of the network `name` as it was at the best score, or else as it is now."""
+        network = copy.deepcopy(self.parts[name])
         if self.scores:
             try:
-                averaged.load_state_dict(load_checkpoint(self.folder / "best.pt")["averaged"])
+                network.load_state_dict(load_checkpoint(self.folder / "best.pt")[name])
             except (ValueError, LookupError, FileNotFoundError):
-                print("best.pt is missing or damaged: this is the generator as it is now.")
-        return recalibrate_batch_norm(averaged.module, averaged.module.z_size)
+                print(f"best.pt is missing or damaged: {name} is taken as it is now.")
+        return network
+
+    def best_generator(self):
+        """The averaged generator at its best score, recalibrated, in eval mode."""
+        generator = self.at_best("averaged").module
+        return recalibrate_batch_norm(generator, generator.z_size)
 
     def warn(self, *sentences):
         """Print each sentence once in a run."""

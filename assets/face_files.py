@@ -716,13 +716,13 @@ def utkface_labels(names):
     return labels
 
 
-def known_labels(folder, faces):
-    """What is known about DecodedFaces from `folder`: {label: bools (n,)}, for all their rows.
+def known_labels(faces):
+    """What is known about DecodedFaces: {label: bools (n,)}, for all their rows.
 
     From a list of attributes; else, from file names as UTKFace's, age, gender and origin; else the
     class that each sub-folder is, unless they are parts of the data or people. {} if nothing.
     """
-    known = listed_labels(folder, faces.names, faces.parts >= 0) or utkface_labels(faces.names)
+    known = listed_labels(faces.root, faces.names, faces.parts >= 0) or utkface_labels(faces.names)
     if known or not 1 < len(faces.classes) <= MOST_CLASSES:
         return known
     names = {k: name for k, name in enumerate(faces.classes) if not NO_LABEL.fullmatch(name)}

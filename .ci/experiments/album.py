@@ -27,7 +27,7 @@ def album_of(faces, label, pattern, n):
     """A loader of n faces of a kind, in [0, 1], and up to 2,000 others of it, in [-1, 1]."""
     chosen = faces.parts >= 0
     if label:
-        chosen &= helpers.labels_of(lesson.faces_dir, faces, [label])[:, 0].bool()
+        chosen &= faces.known[label]
     if pattern:
         chosen &= torch.tensor([bool(re.match(pattern, name)) for name in faces.names])
     rows = chosen.nonzero().flatten().numpy()

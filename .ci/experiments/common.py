@@ -96,7 +96,6 @@ def prepare(faces, size, seed=0, runs=RUNS):
     lesson.out_dir, lesson.resume = str(Path(runs, f"{Path(folder).name}_{seed}")), True
     lesson.device, lesson.memory_format = device(), torch.channels_last
     lesson.loader = lesson.get_dataloader(lesson.batch_size, size, folder, flip=True)
-    lesson.known = helpers.known_labels(folder, lesson.loader.dataset)
     helpers.keep_on(lesson.device, lesson.loader.dataset)
     lesson.validation_features = helpers.face_features(lesson.real_faces("validation"))
     lesson.sizes = [(size, size)]

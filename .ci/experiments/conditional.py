@@ -3,7 +3,7 @@
     python .ci/experiments/conditional.py FACES [--labels NAME ...] [--minutes 10] [--seed 0]
     python .ci/experiments/conditional.py FACES --balanced NAME [--minutes 5]
 
-FACES: a folder of faces with labels (helpers.known_labels), or "drawn". The first form trains a
+FACES: a folder of faces with labels, or "drawn". The first form trains a
 conditional GAN; a classifier that was trained on faces held out says how often its faces have the
 labels that were asked for. The second trains without labels, on equal shares and on the data as it
 is, and counts what the classifier sees. What is in the table is not made again; a run that was
@@ -24,8 +24,8 @@ SAMPLES = 5000  # whose labels are counted; a tenth of them for each of labels t
 
 def labelled_loader(names):
     """The lesson's loader, with these labels (B, k) in its batches."""
-    loader = lesson.loader
-    loader.dataset.labels = helpers.labels_of(lesson.faces_dir, loader.dataset, names)
+    loader, known = lesson.loader, lesson.loader.dataset.known
+    loader.dataset.labels = torch.stack([known[name] for name in names], 1).float()
     return loader
 
 

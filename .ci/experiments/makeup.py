@@ -86,7 +86,7 @@ def train(size, minutes):
         run = lesson.train_cyclegan(A, B, size, n_images=None)
     G_AB, G_BA = run.parts["generators"].eval()
     rows = [("A", "faces to train on", len(A), len(A)), ("B", "faces to train on", len(B), len(B))]
-    if "drawn_faces" in Path(lesson.faces_dir).parts:
+    if "drawn_faces" in Path(A.root).parts:
         rows += compare_with_truth(G_AB, G_BA, A, B, common)
     return run, [*rows, *ask_classifier(G_AB, G_BA, A, B)]
 

@@ -117,13 +117,13 @@ def save_shades(folder, n):
         Image.new("RGB", (20, 24), shade).save(Path(folder, f"{i:03}.png"))
 
 
-def faces_named(*names, labels=None, classes=(".",), readable=None):
+def faces_named(*names, labels=None, classes=(".",), readable=None, root="."):
     """DecodedFaces of files with these names, each of a colour of its own."""
     numbers = torch.arange(len(names))
     colours = torch.stack([numbers // 256, numbers % 256, 0 * numbers], 1).to(torch.uint8)
     images = colours[:, :, None, None].expand(-1, -1, 4, 4)
     labels = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
-    return helpers.DecodedFaces(images, labels, classes, names=names, readable=readable)
+    return helpers.DecodedFaces(images, labels, classes, False, names, readable, root)
 
 
 def write_list(folder, columns, names=None, place="list_attr_celeba.txt"):
@@ -135,7 +135,7 @@ def write_list(folder, columns, names=None, place="list_attr_celeba.txt"):
         lines.append(" ".join([name, *("1" if column[i] else "-1" for column in columns.values())]))
     Path(folder, place).parent.mkdir(parents=True, exist_ok=True)
     Path(folder, place).write_text("\n".join(lines), encoding="utf-8")
-    return faces_named(*names)
+    return faces_named(*names, root=folder)
 
 
 def start(code, *args, cwd=None, command=None):

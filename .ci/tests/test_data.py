@@ -1072,9 +1072,9 @@ def test_data_that_a_gpu_cannot_keep_stays_where_it_is(monkeypatch):
 def test_pixels_are_clipped_and_never_rescaled():
     values = torch.tensor([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0])
     images = values.view(6, 1, 1, 1).expand(6, 3, 4, 4)
-    found = helpers.to_pixels(images)[:, 0, 0, 0].tolist()
+    found = helpers.to_bytes(images)[:, 0, 0, 0].tolist()
     assert found == [0, 0, 128, 191, 255, 255], f"expected -1 at 0 and 1 at 255, got {found}"
-    assert helpers.to_pixels(images[2:3], (0, 1)).max() == 0, "expected the range to be honoured"
+    assert helpers.to_bytes(images[2:3], (0, 1)).max() == 0, "expected the range to be honoured"
     grid = helpers.image_grid(images, columns=4)
     assert grid.shape == (10, 22, 3) and grid.dtype == np.uint8, f"got {grid.shape}"
     assert (grid[4:6] == 255).all() and (grid[:4, :4] == 0).all(), "expected white gaps"

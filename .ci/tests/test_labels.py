@@ -165,7 +165,7 @@ def test_names_that_differ_only_in_form_are_the_same(tmp_path, notebook, form):
     male = [i % 2 == 0 for i in range(5)]
     write_list(folder, {"Male": male}, [listed.format(i) for i in range(1, 6)])
     names = sorted((on_disk.format(i) for i in range(1, 6)), key=lambda name: name)
-    known = helpers.known_labels(folder, faces_named(*names))
+    known = faces_named(*names, root=folder).known
     expected = {on_disk.format(i + 1): male[i] for i in range(5)}
     assert list(known) == ["Male"], f"expected Male, got {known}"
     assert dict(zip(names, known["Male"].tolist())) == expected, f"expected {expected}"
@@ -175,10 +175,10 @@ def test_names_that_differ_only_in_form_are_the_same(tmp_path, notebook, form):
 
 def test_names_that_two_rows_could_mean_are_not_guessed(tmp_path, capsys):
     write_list(tmp_path, {"Male": [True, False]}, ["a/1.jpg", "b/1.jpg"])
-    assert helpers.known_labels(tmp_path, faces_named("1.jpg")) == {}, "expected no guess"
+    assert faces_named("1.jpg", root=tmp_path).known == {}, "expected no guess"
     assert "nothing about 1 of 1 images (the first: 1.jpg)" in capsys.readouterr().out
     write_list(tmp_path, {"Male": [True, False]}, ["1.jpg", "1.png"])
-    known = helpers.known_labels(tmp_path, faces_named("1.png", "1.jpg"))
+    known = faces_named("1.png", "1.jpg", root=tmp_path).known
     assert values(known) == {"Male": [False, True]}, f"expected the names as they are, got {known}"
 
 
@@ -190,9 +190,8 @@ def test_kaggles_layout_as_a_whole(tmp_path, notebook, capsys, monkeypatch):
     Path("celeba/list_attr_celeba.csv").write_text(text, encoding="utf-8")
     folder = helpers.find_data("celeba")
     assert "60 images found in celeba.\n" in capsys.readouterr().out
-    faces = notebook.get_dataloader(8, 16, folder).dataset
-    labels = helpers.labels_of(folder, faces, ["Smiling"])
-    assert labels.flatten().tolist() == [float(i % 3 == 2) for i in range(1, 61)], f"got {labels}"
+    has = notebook.get_dataloader(8, 16, folder).dataset.known["Smiling"].tolist()
+    assert has == [i % 3 == 2 for i in range(1, 61)], f"got {has}"
     captions = helpers.captions(notebook.FaceFolder(folder), [0, 4])
     assert captions == ["Male", "Smiling\nMale"], f"expected the rarest first, got {captions}"
 
@@ -200,17 +199,17 @@ def test_kaggles_layout_as_a_whole(tmp_path, notebook, capsys, monkeypatch):
 def test_labels_are_used_only_if_they_are_there_for_all(tmp_path, capsys):
     folder = tmp_path / "faces"
     folder.mkdir()
-    assert helpers.known_labels(folder, faces_named("a.jpg")) == {}, "expected nothing to be known"
+    assert faces_named("a.jpg", root=folder).known == {}, "expected nothing to be known"
     for place in (tmp_path, folder):  # above the folder, or in it
         path = place / CELEBA
         text = "Male Smiling\na.jpg -1 1\nno_image.jpg 1 1\nb.jpg 1 1\n"
         path.write_text(text, encoding="utf-8")
-        known = values(helpers.known_labels(folder, faces_named("b.jpg", "a.jpg")))
+        known = values(faces_named("b.jpg", "a.jpg", root=folder).known)
         assert known == {"Male": [True, False], "Smiling": [True, True]}, f"got {known}"
-        assert helpers.known_labels(folder, faces_named("a.jpg", "c.jpg")) == {}, "c.jpg is missing"
+        assert faces_named("a.jpg", "c.jpg", root=folder).known == {}, "c.jpg is missing"
         assert "1 of 2 images (the first: c.jpg)" in capsys.readouterr().out, "expected a sentence"
-        unreadable = faces_named("a.jpg", "c.jpg", readable=[True, False])
-        known = values(helpers.known_labels(folder, unreadable))
+        unreadable = faces_named("a.jpg", "c.jpg", readable=[True, False], root=folder)
+        known = values(unreadable.known)
         assert known["Smiling"] == [True, False], f"an unreadable one is not needed, got {known}"
         path.unlink()
         face_files.say_once.cache_clear()
@@ -232,9 +231,7 @@ def test_a_list_that_cannot_be_used_stops_nothing(tmp_path, notebook, capsys, tr
         captions = helpers.captions(dataset, [0, 3])
         labels = torch.tensor(dataset.targets)
         names = [Path(path).name for path, _ in dataset.samples]
-        known = helpers.known_labels(
-            folder, faces_named(*names, labels=labels, classes=dataset.classes)
-        )
+        known = faces_named(*names, labels=labels, classes=dataset.classes, root=folder).known
     assert captions == ["cats", "dogs"], f"expected the classes, got {captions}"
     assert list(known) == ["cats", "dogs"], f"expected the classes, got {known}"
     printed = capsys.readouterr().out
@@ -246,21 +243,21 @@ def test_a_list_that_cannot_be_used_stops_nothing(tmp_path, notebook, capsys, tr
 
 def test_labels_from_names_and_folders(tmp_path):
     names = "19_0_0_2017.jpg", "20_1_3_2017.jpg.chip.jpg", "116_0_4_20.jpg"
-    known = helpers.known_labels(tmp_path, faces_named(*names))
+    known = faces_named(*names, root=tmp_path).known
     second = [name for name, has in known.items() if has[1]]
     assert second == ["Indian", "From_20_to_39"], f"a woman of 20 from India: got {second}"
     assert known["Male"].tolist() == [True, False, True], f"got {known['Male']}"
     assert known["Under_20"].tolist() == [True, False, False], f"got {known['Under_20']}"
     counts = [int(known[name].sum()) for name in face_files.ORIGINS]
     assert counts == [1, 0, 0, 1, 1], f"got {counts}"
-    mixed = faces_named("19_0_0_2017.jpg", "other.jpg")
-    assert helpers.known_labels(tmp_path, mixed) == {}, "expected most names to be UTKFace's"
+    mixed = faces_named("19_0_0_2017.jpg", "other.jpg", root=tmp_path)
+    assert mixed.known == {}, "expected most names to be UTKFace's"
     many = [f"30_{i % 2}_2_2017{i:04d}.jpg" for i in range(199)]
-    known = helpers.known_labels(tmp_path, faces_named(*many, "39_1_20170116174525125.jpg"))
+    known = faces_named(*many, "39_1_20170116174525125.jpg", root=tmp_path).known
     assert known["Asian"].sum() == 199, f"got {known['Asian'].sum()}"
     assert not any(has[-1] for has in known.values()), "a name without origin: nothing of it"
-    classes = faces_named("x.jpg", "y.jpg", labels=torch.tensor([1, 0]), classes=["cats", "dogs"])
-    known = values(helpers.known_labels(tmp_path, classes))
+    given = dict(labels=torch.tensor([1, 0]), classes=["cats", "dogs"], root=tmp_path)
+    known = values(faces_named("x.jpg", "y.jpg", **given).known)
     assert known == {"cats": [False, True], "dogs": [True, False]}, f"got {known}"
 
 
@@ -285,8 +282,8 @@ def test_labels_from_names_and_folders(tmp_path):
 )
 def test_parts_and_people_are_no_labels(tmp_path, classes, expected):
     names = [f"{i}.jpg" for i in range(len(classes))]
-    faces = faces_named(*names, labels=torch.arange(len(classes)), classes=classes)
-    known = helpers.known_labels(tmp_path, faces)
+    numbers = torch.arange(len(classes))
+    known = faces_named(*names, labels=numbers, classes=classes, root=tmp_path).known
     assert list(known) == expected, f"expected {expected}, got {list(known)}"
     for name in known:
         has = known[name].nonzero().flatten().tolist()
@@ -295,30 +292,41 @@ def test_parts_and_people_are_no_labels(tmp_path, classes, expected):
 
 def test_labels_that_teach_nothing_are_refused(tmp_path):
     half, few = [i % 2 == 0 for i in range(100)], [i < 19 for i in range(100)]
-    columns = dict(Smiling=half, Bald=[False] * 100, Eyeglasses=few, Male=half)
+    many = [not has for has in few]
+    columns = dict(Smiling=half, Bald=[False] * 100, Eyeglasses=few, Young=many, Male=half)
     faces = write_list(tmp_path, columns)
-    labels = helpers.labels_of(tmp_path, faces, ["Male", "Smiling"])
-    assert labels.tolist() == [[x, x] for x in map(float, half)], "expected 0 and 1"
-    cases = (
-        ("Smile", "label = 'Smile' does not work: it must be one of 'Smiling', 'Male'"),
-        ("Bald", "of the 100 faces in .* 0 are with it"),
-        ("Eyeglasses", "19 are with it, and fewer than 20"),
-    )
-    for name, message in cases:
-        with pytest.raises(ValueError, match=message):
-            helpers.labels_of(tmp_path, faces, [name])
-    faces = faces_named(*faces.names, readable=np.arange(100) >= 62)
-    with pytest.raises(ValueError, match="of the 38 faces in .* 19 are with it"):
-        helpers.labels_of(tmp_path, faces, ["Smiling"])
-    with pytest.raises(helpers.DataError, match="Nothing is known about the faces"):
-        helpers.labels_of(tmp_path / "elsewhere" / "far" / "away", faces_named("a.jpg"), ["Male"])
+    assert helpers.usable_labels(faces) == ["Smiling", "Male"], "expected those of one half"
+    given = dict(label_names=None, domain_label="Heavy_Makeup", domain_same="Male")
+    for name, count in (("Bald", 0), ("Eyeglasses", 19), ("Young", 81)):
+        for setting, value in (("label_names", ["Male", name]), ("domain_label", name)):
+            message = f"{setting} = '{name}' .*: {count} of 100 training faces have it; 20 must"
+            with pytest.raises(ValueError, match=message):
+                helpers.check_faces(faces, **given | {setting: value})
+        helpers.check_faces(faces, **given | {"domain_same": name})  # one kind is enough
+    faces = faces_named(*faces.names, readable=np.arange(100) >= 62, root=tmp_path)
+    with pytest.raises(ValueError, match="19 of 38 training faces have it"):
+        helpers.check_faces(faces, **given | {"label_names": ["Smiling"]})
 
 
-def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known():
-    known = dict.fromkeys(["Smiling", "Male", "Young"], torch.ones(1))
-    helpers.check_faces(range(4), known, None, "Heavy_Makeup", "Male")
-    helpers.check_faces(range(4), {}, None, "Heavy_Makeup", "Male")
-    helpers.check_faces(range(4), known, ["Smiling"], "Young", None)
+def test_labels_are_counted_where_they_are_learnt(tmp_path):
+    names = [f"{i}.jpg" for i in range(1200)]
+    held_out = {row for row, part in enumerate(face_files.parts_of(names)) if part}
+    hats = [row for row in range(1200) if row not in held_out][:19] + sorted(held_out)[:9]
+    faces = write_list(tmp_path, dict(Hat=[row in hats for row in range(1200)]), names)
+    assert faces.known["Hat"].sum() == 28 and len(faces) < 1200, "expected 28 hats, some held out"
+    assert helpers.usable_labels(faces) == [], "expected too few hats among the training faces"
+    with pytest.raises(ValueError, match=f"19 of {len(faces)} training faces have it"):
+        helpers.check_faces(faces, ["Hat"], "Heavy_Makeup", "Male")
+
+
+def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known(tmp_path):
+    half = [i % 2 == 0 for i in range(100)]
+    faces = write_list(tmp_path / "labelled", dict.fromkeys(["Smiling", "Male", "Young"], half))
+    (tmp_path / "plain" / "and" / "far").mkdir(parents=True)
+    unknown = faces_named(*faces.names, root=tmp_path / "plain" / "and" / "far")
+    helpers.check_faces(faces, None, "Heavy_Makeup", "Male")
+    helpers.check_faces(unknown, None, "Heavy_Makeup", "Male")
+    helpers.check_faces(faces, ["Smiling"], "Young", None)
     cases = (
         (["Male", "Smilling"], "Young", None, "label_names = 'Smilling' .* one of 'Smiling'"),
         (None, "Makeup", "Male", "domain_label = 'Makeup' .* one of"),
@@ -326,15 +334,15 @@ def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known():
     )
     for label_names, domain_label, domain_same, message in cases:
         with pytest.raises(ValueError, match=message):
-            helpers.check_faces(range(4), known, label_names, domain_label, domain_same)
+            helpers.check_faces(faces, label_names, domain_label, domain_same)
     with pytest.raises(ValueError, match="label_names = 'Male' .* nothing is known"):
-        helpers.check_faces(range(4), {}, ["Male"], "Heavy_Makeup", "Male")
+        helpers.check_faces(unknown, ["Male"], "Heavy_Makeup", "Male")
 
 
 def test_too_few_faces_are_told_before_anything_is_trained():
     for n in range(4):
         with pytest.raises(helpers.DataError, match=f"at least 4 images, and {n} can be read"):
-            helpers.check_faces(range(n), {}, None, "Heavy_Makeup", "Male")
+            helpers.check_faces(range(n), None, "Heavy_Makeup", "Male")
 
 
 def test_captions_of_faces_without_labels(tmp_path, notebook):

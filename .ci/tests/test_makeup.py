@@ -23,8 +23,7 @@ def small(notebook, monkeypatch, empty_place):
 
     folder = helpers.find_data("drawn", n_drawn=120, image_size=16)
     loader = notebook.get_dataloader(8, 16, folder)
-    known = helpers.known_labels(folder, loader.dataset)
-    set_settings(**SETTINGS, faces_dir=folder, loader=loader, known=known)
+    set_settings(**SETTINGS, faces_dir=folder, loader=loader)
     set_settings(out_dir=str(empty_place / "run"), device=torch.device("cpu"))
     monkeypatch.setattr(notebook, "choose", set_settings, raising=False)
     return notebook
@@ -57,8 +56,7 @@ def labelled_faces(notebook, folder, n=120, **columns):
     values = {name: [has(row) for row in range(n)] for name, has in columns.items()}
     list_of(folder, [f"{i:03d}.png" for i in range(n)], **values)
     loader = notebook.get_dataloader(8, 16, folder)
-    known = helpers.known_labels(folder, loader.dataset)
-    notebook.choose(faces_dir=folder, loader=loader, known=known)
+    notebook.choose(faces_dir=folder, loader=loader)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +86,7 @@ def test_held_out_faces_keep_to_their_domain(small, empty_place):
     has = {f"{i:04d}.png": i % 3 == 0 for i in range(1200)}
     list_of(empty_place / "faces", has, Makeup=has.values())
     loader = small.get_dataloader(8, 16, empty_place / "faces")
-    known = helpers.known_labels(empty_place / "faces", loader.dataset)
-    small.choose(faces_dir=empty_place / "faces", loader=loader, known=known)
+    small.choose(faces_dir=empty_place / "faces", loader=loader)
     small.choose(domain_label="Makeup", domain_same=None)
     A, B, _ = small.domains(16)
     for domain, expected in ((A, False), (B, True)):
@@ -101,15 +98,31 @@ def test_held_out_faces_keep_to_their_domain(small, empty_place):
 
 
 def test_domains_that_are_too_small_are_refused(small, empty_place):
-    labelled_faces(small, empty_place / "faces", Makeup=lambda i: i % 2 == 0, Male=lambda i: i < 60)
-    small.choose(domain_label="Male")
-    with pytest.raises(ValueError, match="domain_label = 'Male': 0 faces of one kind are too few"):
+    labelled_faces(small, empty_place / "faces", Makeup=lambda i: i % 2 == 0, Male=lambda i: i % 2)
+    small.choose(domain_label="Makeup")  # on all women, on no man
+    message = "domain_label = 'Makeup': 0 faces of one kind are too few.* domain_same = None"
+    with pytest.raises(ValueError, match=message):
         small.domains(16)
-    small.choose(domain_label="Makeup")
-    assert small.labelled_folder("Makeup", "Male") == empty_place / "faces"
-    small.choose(domain_label="Heavy_Makeup")  # the folder says nothing about that one
-    _, _, common = small.domains(16)
-    assert common == {"Male": False}, f"expected drawn women instead, got {common}"
+    small.choose(domain_label="Male")  # as domain_same, which then says nothing
+    A, B, common = small.domains(16)
+    assert (len(A), len(B), common) == (60, 60, {}), f"got {len(A)}, {len(B)} and {common}"
+
+
+@pytest.mark.parametrize("makeup", [None, False], ids=["unknown", "on few"])
+def test_without_the_default_makeup_faces_are_drawn(small, empty_place, capsys, makeup):
+    columns = {} if makeup is None else {"Heavy_Makeup": lambda i: i < 7}
+    labelled_faces(small, empty_place / "faces", Male=lambda i: i % 2 == 0, **columns)
+    A, B, common = small.domains(16)
+    assert common == {"Male": False}, f"expected drawn women, got {common}"
+    assert [X.root.parts[0] for X in (A, B)] == 2 * ["drawn_faces"], f"got {A.root}"
+    assert "too few labels: this part uses drawn faces" in capsys.readouterr().out
+
+
+def test_faces_of_one_sex_make_domains(small, empty_place):
+    labelled_faces(small, empty_place / "faces", Beard=lambda i: i % 3 == 0, Male=lambda i: True)
+    small.choose(domain_label="Beard")
+    A, B, common = small.domains(16)
+    assert (len(A), len(B), common) == (80, 40, {"Male": True}), f"got {len(A)}, {len(B)}, {common}"
 
 
 def test_a_label_that_stands_alone_makes_domains(small, empty_place):

@@ -233,6 +233,17 @@ def test_an_experiment_sees_so_many_images_and_goes_on_with_more(lesson):
     assert n > 1, f"expected sample grids, got {n}"
 
 
+def test_an_experiment_belongs_to_its_faces(lesson, monkeypatch, tmp_path):
+    monkeypatch.setattr(lesson, "out_dir", f"{tmp_path}/lesson/")
+    loaders = [noise_loader(n) for n in (20, 20, 20, 40)]
+    loaders[1].dataset.root = "elsewhere"
+    loaders[3].dataset.root = "elsewhere"
+    folders = [lesson.experiment("own", *small(lesson), 20, faces=x).folder for x in loaders]
+    names = [str(folder.relative_to(tmp_path)) for folder in folders]
+    assert names[:2] == ["lesson_next/own", "lesson_next/own-2"], f"got {names}"
+    assert names[2:] == ["lesson_next/own", "lesson_next/own-3"], f"got {names}"
+
+
 def test_an_experiment_with_other_faces_takes_no_score(lesson):
     run = lesson.experiment("others", *small(lesson), n_images=20, faces=noise_loader(20))
     assert not run.scores and run.best_generator() is not None, f"expected none, got {run.scores}"

@@ -329,7 +329,7 @@ def test_ranks_decode_a_share_each(by_two):
 def refused_by_two():
     """What does not go with two ranks."""
     for n in 5, 10:  # an odd number; more than there are, of which no epoch has a batch
-        with pytest.raises(ValueError, match=f"batch_size = {n} "):
+        with pytest.raises(ValueError, match=f"batch_size or domain_batch = {n} "):
             helpers.share_of(DataLoader(TensorDataset(torch.rand(9, 1)), n))
     with pytest.raises(ValueError, match="run"):
         with helpers.Run():

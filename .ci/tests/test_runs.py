@@ -1006,6 +1006,24 @@ def test_the_best_generator_is_kept(small_run, monkeypatch):
     assert "best.pt is missing or damaged" in printed_by(run.best_generator), "expected a line"
 
 
+def test_a_network_is_given_as_it_was_at_the_best_score(small_run):
+    run, train = small_run(score=lambda generator: 1.0)
+    train(1)
+    with torch.no_grad():
+        for weight in run.parts["D"].parameters():
+            weight += 1
+    best, now = run.at_best("D"), run.parts["D"]
+    kept = helpers.load_checkpoint(run.folder / "best.pt")["D"]
+    is_best = all(kept[name].equal(x) for name, x in best.state_dict().items())
+    assert is_best and best is not now, "expected a copy with the weights of best.pt"
+    assert not any(kept[name].equal(x) for name, x in now.named_parameters()), "expected now's"
+    (run.folder / "best.pt").unlink()
+    printed = printed_by(functools.partial(run.at_best, "D"))
+    assert "best.pt is missing or damaged: D is taken as it is now" in printed, f"got {printed}"
+    same = run.at_best("D").state_dict()
+    assert all(x.equal(same[name]) for name, x in now.state_dict().items()), "expected now's"
+
+
 def test_scores_take_a_twentieth_of_the_time(small_run, monkeypatch):
     clock, scored = Clock(monkeypatch), []
 
