@@ -65,6 +65,7 @@ CHANGES = {
     "D: group norm": lambda D, G: {"D": lesson.exchange_norm(D, "group")},
     "D: pixel norm": lambda D, G: {"D": lesson.exchange_norm(D, "pixel")},
     "notebook": whole_run,
+    "notebook, G: nearest": lambda D, G: whole_run(D, G) | lesson.CHOICES["G: nearest"](D, G),
     "constant": constant,
     "R1, linear decay": for_an_hour,
     "collapsed": constant,
