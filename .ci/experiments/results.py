@@ -158,7 +158,7 @@ def measure(table, data, recipe, seed, limit, settings, test, runs):
     if table.has(**row):
         return
     row |= dict(faces=len(test), machine=machine())
-    evolves = "decay" in recipe or "rate" in recipe or recipe == "notebook"
+    evolves = "decay" in recipe or "rate" in recipe or recipe.startswith("notebook")
     [(unit, most)] = limit.items()
     name = f"{recipe}, seed {seed}" + (f", {most:.15g} {unit}" if evolves else "")
     folder = Path(runs, "results", data, "_".join(re.findall(r"[\w.]+", name)))
