@@ -43,8 +43,8 @@ def after_a_step(notebook, step, d_losses):
     """D's weights after regularised_step as step number `step` with such losses behind it."""
     torch.manual_seed(0)
     watch = checks.Watch()
-    rows = [(50 * i, 1600 * i, i, d_loss, 1.0) for i, d_loss in enumerate(d_losses)]
-    watch.step(notebook.regularised_step, types.SimpleNamespace(step=step, rows=rows))
+    losses = [(d_loss, 1.0) for d_loss in d_losses]
+    watch.step(notebook.regularised_step, types.SimpleNamespace(step=step, losses=losses))
     return watch.weights["D"]
 
 
@@ -87,7 +87,7 @@ def test_r1_moves_a_steep_d_no_further_than_4_plain_steps_do(notebook):
     watch = checks.Watch()
     watch.networks["D"].weight.data.fill_(1000.0)
     watch.start = watch.weights = watch.snapshot()
-    run = types.SimpleNamespace(step=16, rows=[(50, 1600, 1.0, 0.1, 1.0)])
+    run = types.SimpleNamespace(step=16, losses=[(0.1, 1.0)])
     watch.step(notebook.regularised_step, run)
     first, *_, last = [gradient.norm() for key, gradient, _ in watch.log if key == "D"]
     ratio = (last / first).item()
