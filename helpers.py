@@ -55,6 +55,7 @@ DataError, explain_disk_errors = face_files.DataError, face_files.explain_disk_e
 is_image, load_image, load_face = face_files.is_image, face_files.load_image, face_files.load_face
 class_folders, labelled_images = face_files.class_folders, face_files.labelled_images
 readable, captions = face_files.readable, face_files.captions
+usable_labels, split_domains = face_files.usable_labels, face_files.split_domains
 
 # ---------------------------------------------------------------- settings
 
@@ -99,11 +100,12 @@ SETTINGS = (  # names, test, what is right
     ("max_minutes", number(ABOVE_0), "give a number above 0, or None for no limit"),
     ("seed", number(0, 2**32 - 1, whole=True), f"give a whole number from 0 to {2**32 - 1}"),
     ("inception resume next_steps", lambda x: x is True or x is False, "give True or False"),
-    ("out_dir large_dir", PATH, "give the name of a folder"),
+    ("out_dir", lambda x: PATH(x) and Path(x).name, "give the name of a folder of its own"),
+    ("large_dir", lambda x: PATH(x) and face_files.is_source(x), "give a folder of images"),
     ("start_from", PATH, 'give the checkpoint of a run, such as "assets/celeba_32.pt"'),
     ("label_names", list_of(text()), 'give a list of names, such as ["Smiling"], or None'),
     ("domain_label domain_same", text(), "give the name of a label"),
-    ("domain_dirs", list_of(face_files.holds_images, 2), "give two folders that hold images"),
+    ("domain_dirs", face_files.are_two_folders, "give two folders that hold images"),
     ("domain_loss", LOSSES.__contains__, f"it must be one of {LOSSES}"),
     ("cycle_weight identity_weight", number(0), "a weight is a number of at least 0"),
     ("photograph", PATH, "give the path of a picture, or None"),
@@ -754,32 +756,28 @@ def show_figure(figure, alt):
 
 # ---------------------------------------------------------------- labels
 
-FEWEST = 20  # faces with a label, and without it, to learn it from
-WELL_KNOWN = "Male", "Young", "Smiling", "Eyeglasses", "No_Beard"
 
-
-def usable_labels(faces):
-    """The labels that FEWEST of these faces have and FEWEST lack, well-known ones first."""
-    counts = {name: int(has[faces.rows].sum()) for name, has in faces.known.items()}
-    usable = [name for name, n in counts.items() if FEWEST <= n <= len(faces) - FEWEST]
-    return sorted(usable, key=lambda name: name not in WELL_KNOWN)
-
-
-def check_faces(faces, label_names, domain_label, domain_same):
+def check_faces(faces, label_names=None, domain_label=None, domain_same=None):
     """DataError for too few faces; ValueError for a label that is unknown, or too rare to learn."""
     if len(faces) < 4:  # precision and recall look at the third nearest neighbour
         raise DataError(f"Scores need at least 4 images, and {len(faces)} can be read: add some.")
     chosen = [("label_names", name) for name in label_names or ()]
     chosen += [("domain_label", domain_label), ("domain_same", domain_same)]
     for setting, name in chosen:
-        if name is None or name == DEFAULT_LABELS.get(setting):
-            continue
-        sentence = "nothing is known about these faces; assets/docs/settings.md says what to add"
-        check(setting, name, lambda _: faces.known, sentence)
-        check_choice(faces.known, **{setting: name})
+        if name is not None and name != DEFAULT_LABELS.get(setting):
+            sentence = "nothing is known about these faces; assets/docs/settings.md says what helps"
+            check(setting, name, lambda _: faces.known, sentence)
+            check_choice(faces.known, **{setting: name})
+    for name in label_names or ():
         has = faces.known[name][faces.rows]
-        why = f"{has.sum()} of {len(has)} training faces have it; {FEWEST} must, {FEWEST} must not"
-        check(setting, name, {domain_same, *usable_labels(faces)}.__contains__, why)
+        sentence = f"{has.sum()} of {len(has)} training faces have it; 20 must, 20 must not, and "
+        sentence += "there must be both among those held out"
+        check("label_names", name, usable_labels(faces).__contains__, sentence)
+    if domain_label not in (None, DEFAULT_LABELS["domain_label"]):
+        sentence = "too few faces with it and without it are alike in domain_same: each part of "
+        sentence += "the data, train, validation and test, needs 8 of both"
+        is_split = split_domains(faces, domain_label, domain_same)
+        check("domain_label", domain_label, lambda _: is_split, sentence)
 
 
 # ---------------------------------------------------------------- networks

@@ -436,6 +436,19 @@ def files_below(folder):
         yield from (os.path.join(root, name) for name in sorted(names) if name[0] != ".")
 
 
+def is_source(folder):
+    """Whether it is a folder of images, a .zip, "drawn", or a default folder, which may lack."""
+    path = to_path(folder)
+    is_zip = path.suffix.lower() == ".zip" and path.is_file()
+    return is_zip or str(folder) == "drawn" or path in DEFAULT_FOLDERS or holds_images(path)
+
+
+def are_two_folders(folders):
+    """Whether it is a list of two folders, not the same, that hold images."""
+    is_pair = isinstance(folders, (list, tuple)) and len(folders) == 2
+    return is_pair and all(map(holds_images, folders)) and not os.path.samefile(*map(to_path, folders))
+
+
 def holds_images(folder):
     """Whether there is any image below a folder; False for what is no folder."""
     is_folder = isinstance(folder, (str, os.PathLike)) and os.path.isdir(to_path(folder))
@@ -595,6 +608,7 @@ FILE_COLUMN = {"image_id", "image", "file", "filename", "file_name", "name", "im
 VALUES = dict.fromkeys(["1", "1.0", "True", "true", "TRUE"], 1)
 VALUES |= dict.fromkeys(["-1", "0", "-1.0", "0.0", "False", "false", "FALSE"], 0)
 MOST_CLASSES = 100  # more are names of people
+WELL_KNOWN = "Male", "Young", "Smiling", "Eyeglasses", "No_Beard"
 NO_LABEL = re.compile(
     r"(train|val|test|dev|eval)\w*|(part|fold|batch|set)?[\W_]*\d+", re.IGNORECASE
 )
@@ -727,6 +741,42 @@ def known_labels(faces):
         return known
     names = {k: name for k, name in enumerate(faces.classes) if not NO_LABEL.fullmatch(name)}
     return {name: faces.class_numbers == k for k, name in names.items()}
+
+
+def usable_labels(faces):
+    """The labels that 20 training faces have and 20 lack, and one held out, well-known ones first.
+
+    Where none is held out, the parts are the same faces.
+    """
+    least = {"train": 20, "validation": 1, "test": 1}
+    parts = [(faces.part(name).rows, n) for name, n in least.items()]
+
+    def is_usable(has):
+        return all(n <= has[rows].sum() <= len(rows) - n for rows, n in parts)
+
+    usable = [name for name, has in faces.known.items() if is_usable(has)]
+    return sorted(usable, key=lambda name: name not in WELL_KNOWN)
+
+
+def split_domains(faces, label, same=None):
+    """Faces without and with a label, all alike in another one: A, B, {same: bool}.
+
+    Of the two values of `same` it is the one that leaves more faces in the smallest part of A or B.
+    None if that is less than 8, or if the label is unknown.
+    """
+    if label not in faces.known:
+        return None
+    has = faces.known[label]
+    options = [(torch.ones_like(has), {})]
+    if same in faces.known and same != label:
+        options = [(faces.known[same] == value, {same: value}) for value in (True, False)]
+    found = []
+    for chosen, common in options:
+        A, B = faces.where(chosen & ~has), faces.where(chosen & has)
+        sizes = [len(X.part(part)) for X in (A, B) for part in ("train", "validation", "test")]
+        found.append((min(sizes), A, B, common))
+    smallest, A, B, common = max(found, key=lambda pair: pair[0])
+    return (A, B, common) if smallest >= 8 else None
 
 
 def captions(dataset, indices, most=2):

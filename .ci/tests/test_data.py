@@ -1218,6 +1218,8 @@ BAD = [
     *(("beta1", 1), ("patience", 0), ("domain_lr", 2), ("identity_weight", -1)),
     *(("domain_dirs", "faces"), ("domain_dirs", 5), ("domain_dirs", ["nowhere", "faces"])),
     *(("domain_dirs", ["faces"]), ("domain_dirs", ["faces", "empty"]), ("domain_dirs", [1, 2])),
+    *(("domain_dirs", ["faces", "faces/"]), ("out_dir", "."), ("out_dir", "./")),
+    *(("large_dir", value) for value in ("nowhere", "empty", "faces/000001.jpg")),
     *(("label_names", value) for value in ("Male", True, 5, [5], [""])),
     *(("domain_label", value) for value in (5, "", ["Male"])),
     *(("domain_loss", value) for value in ("hinge", 5)),
@@ -1237,6 +1239,8 @@ def place_of_faces(empty_place):
 
 def test_bad_settings_are_named(place_of_faces):
     helpers.check_settings(GOOD)
+    for folder in ("faces", "drawn", "celeba_128/", Path("faces/")):
+        helpers.check_settings(GOOD | {"large_dir": folder})
     for setting, value in BAD:
         with pytest.raises(ValueError, match=re.escape(f"{setting} = {value!r}")):
             helpers.check_settings(GOOD | {setting: value})

@@ -296,27 +296,39 @@ def test_labels_that_teach_nothing_are_refused(tmp_path):
     columns = dict(Smiling=half, Bald=[False] * 100, Eyeglasses=few, Young=many, Male=half)
     faces = write_list(tmp_path, columns)
     assert helpers.usable_labels(faces) == ["Smiling", "Male"], "expected those of one half"
-    given = dict(label_names=None, domain_label="Heavy_Makeup", domain_same="Male")
     for name, count in (("Bald", 0), ("Eyeglasses", 19), ("Young", 81)):
-        for setting, value in (("label_names", ["Male", name]), ("domain_label", name)):
-            message = f"{setting} = '{name}' .*: {count} of 100 training faces have it; 20 must"
-            with pytest.raises(ValueError, match=message):
-                helpers.check_faces(faces, **given | {setting: value})
-        helpers.check_faces(faces, **given | {"domain_same": name})  # one kind is enough
+        message = f"label_names = '{name}' .*: {count} of 100 training faces have it; 20 must"
+        with pytest.raises(ValueError, match=message):
+            helpers.check_faces(faces, ["Male", name], "Heavy_Makeup", name)
+        helpers.check_faces(faces, None, "Heavy_Makeup", name)  # one kind is enough
     faces = faces_named(*faces.names, readable=np.arange(100) >= 62, root=tmp_path)
     with pytest.raises(ValueError, match="19 of 38 training faces have it"):
-        helpers.check_faces(faces, **given | {"label_names": ["Smiling"]})
+        helpers.check_faces(faces, ["Smiling"], "Heavy_Makeup", "Male")
+
+
+def test_a_makeup_that_leaves_too_few_faces_is_refused_at_once(tmp_path):
+    worn, male = ([i % n == 0 for i in range(120)] for n in (12, 2))  # by men only
+    faces = write_list(tmp_path, dict(Beard=worn, Male=male, Bald=[i < 7 for i in range(120)]))
+    A, B, common = helpers.split_domains(faces, "Beard", "Male")
+    assert (len(A), len(B), common) == (50, 10, {"Male": True}), f"got {len(A)}, {len(B)}, {common}"
+    helpers.check_faces(faces, None, "Beard", "Male")
+    for label in ("Bald", "Hat"):
+        assert helpers.split_domains(faces, label, None) is None, f"expected too few with {label}"
+    with pytest.raises(ValueError, match="domain_label = 'Bald' .* too few .* needs 8 of both"):
+        helpers.check_faces(faces, None, "Bald", "Male")
 
 
 def test_labels_are_counted_where_they_are_learnt(tmp_path):
     names = [f"{i}.jpg" for i in range(1200)]
     held_out = {row for row, part in enumerate(face_files.parts_of(names)) if part}
-    hats = [row for row in range(1200) if row not in held_out][:19] + sorted(held_out)[:9]
-    faces = write_list(tmp_path, dict(Hat=[row in hats for row in range(1200)]), names)
-    assert faces.known["Hat"].sum() == 28 and len(faces) < 1200, "expected 28 hats, some held out"
-    assert helpers.usable_labels(faces) == [], "expected too few hats among the training faces"
-    with pytest.raises(ValueError, match=f"19 of {len(faces)} training faces have it"):
-        helpers.check_faces(faces, ["Hat"], "Heavy_Makeup", "Male")
+    trained = [row for row in range(1200) if row not in held_out]
+    for hats in (trained[:19] + [*held_out], trained[:30]):  # too few to learn; none to test on
+        faces = write_list(tmp_path, dict(Hat=[row in hats for row in range(1200)]), names)
+        assert len(faces) == len(trained) < 1200, "expected some to be held out"
+        assert helpers.usable_labels(faces) == [], "expected too few hats in one part"
+        n = len({*hats} - held_out)
+        with pytest.raises(ValueError, match=f"{n} of {len(faces)} training faces have it"):
+            helpers.check_faces(faces, ["Hat"], "Heavy_Makeup", "Male")
 
 
 def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known(tmp_path):

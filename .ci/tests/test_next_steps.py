@@ -239,6 +239,8 @@ def test_an_experiment_belongs_to_its_faces(lesson, monkeypatch, tmp_path):
     loaders[1].dataset.root = "elsewhere"
     loaders[3].dataset.root = "elsewhere"
     folders = [lesson.experiment("own", *small(lesson), 20, faces=x).folder for x in loaders]
+    other = lesson.experiment("own", *small(lesson), 20, faces=loaders[0], about=["Smiling"])
+    assert other.folder.name == "own-4", f"expected another run, got {other.folder}"
     names = [str(folder.relative_to(tmp_path)) for folder in folders]
     assert names[:2] == ["lesson_next/own", "lesson_next/own-2"], f"got {names}"
     assert names[2:] == ["lesson_next/own", "lesson_next/own-3"], f"got {names}"
