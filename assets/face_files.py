@@ -445,8 +445,9 @@ def is_source(folder):
 
 def are_two_folders(folders):
     """Whether it is a list of two folders, not the same, that hold images."""
-    is_pair = isinstance(folders, (list, tuple)) and len(folders) == 2
-    return is_pair and all(map(holds_images, folders)) and not os.path.samefile(*map(to_path, folders))
+    if not isinstance(folders, (list, tuple)) or len(folders) != 2:
+        return False
+    return all(map(holds_images, folders)) and not os.path.samefile(*map(to_path, folders))
 
 
 def holds_images(folder):
