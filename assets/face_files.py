@@ -437,7 +437,7 @@ def files_below(folder):
 
 
 def is_source(folder):
-    """Whether it is a folder of images, a .zip, "drawn", or a default folder, which may lack."""
+    """Whether it is a folder of images, a .zip, "drawn", or a default folder, there or not."""
     path = to_path(folder)
     is_zip = path.suffix.lower() == ".zip" and path.is_file()
     return is_zip or str(folder) == "drawn" or path in DEFAULT_FOLDERS or holds_images(path)
