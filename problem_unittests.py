@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import helpers
-from assets.drawn_faces import draw_faces
+from assets.lib.drawn import draw_faces
 
 LESSON = "dlnd_face_generation"
 BAD_IMAGE_SIZES = (48, 8, 512, 0, -32)

@@ -18,7 +18,7 @@ import torch
 from common import helpers, lesson, load_generator, prepare
 
 from assets.face_files import AGES, ORIGINS
-from assets.face_network import attribute_logits
+from assets.lib.network import attribute_logits
 
 classify = functools.partial(attribute_logits, names=lesson.ATTRIBUTES)
 

@@ -1,4 +1,4 @@
-"""Write assets/celeba_32.pt and celeba_32.onnx, the committed generator, from a run's checkpoint.
+"""Write assets/weights/celeba_32.pt and celeba_32.onnx, the committed generator, from a run's checkpoint.
 
     python .ci/experiments/committed.py RUN/best.pt
 

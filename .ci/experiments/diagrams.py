@@ -1,4 +1,4 @@
-"""Draw the two diagrams of the notebook: assets/gan.svg and assets/cyclegan.svg.
+"""Draw the two diagrams of the notebook: assets/images/gan.svg and assets/images/cyclegan.svg.
 
     python .ci/experiments/diagrams.py [--folder assets]
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from assets.drawn_faces import draw_faces  # noqa: E402
+from assets.lib.drawn import draw_faces  # noqa: E402
 
 INK, GREY, PAPER = "#24292f", "#6e7781", "#ffffff"
 ORANGE, GREEN, PURPLE, PINK, BLUE = "#c4500a", "#157a5c", "#5b54a4", "#b8246f", "#0b61a4"
@@ -121,7 +121,7 @@ def faces(n, **fixed):
 
 
 def generated_face(row, column):
-    """One face of assets/samples_drawn.png, where each takes 34 pixels, twice enlarged."""
+    """One face of assets/images/samples_drawn.png, where each takes 34 pixels, twice enlarged."""
     grid = np.asarray(Image.open(ROOT / "assets" / "samples_drawn.png").convert("RGB"))[::2, ::2]
     return grid[34 * row : 34 * row + 32, 34 * column : 34 * column + 32]
 

@@ -1,13 +1,13 @@
 """Make the pictures in assets/ from finished runs.
 
-    python .ci/experiments/pictures.py strip RUN [GENERATOR] assets/strip.png
-    python .ci/experiments/pictures.py faces RUN assets/gallery_32.png [--columns 14] [--n 42]
-    python .ci/experiments/pictures.py losses RUN assets/collapsed.png
-    python .ci/experiments/pictures.py three_runs HEALTHY COLLAPSED WINS assets/three_runs.png
-    python .ci/experiments/pictures.py faces RUN assets/grown_128.png --columns 8 --n 16 --zoom 1
-    python .ci/experiments/pictures.py rows RUN [RUN ...] assets/album.png
-    python .ci/experiments/pictures.py styles RUN assets/styles.png
-    python .ci/experiments/pictures.py drawn assets/drawn_faces.png
+    python .ci/experiments/pictures.py strip RUN [GENERATOR] assets/images/strip.png
+    python .ci/experiments/pictures.py faces RUN assets/images/gallery_32.png [--columns 14] [--n 42]
+    python .ci/experiments/pictures.py losses RUN assets/images/collapsed.png
+    python .ci/experiments/pictures.py three_runs HEALTHY COLLAPSED WINS assets/images/three_runs.png
+    python .ci/experiments/pictures.py faces RUN assets/images/grown_128.png --columns 8 --n 16 --zoom 1
+    python .ci/experiments/pictures.py rows RUN [RUN ...] assets/images/album.png
+    python .ci/experiments/pictures.py styles RUN assets/images/styles.png
+    python .ci/experiments/pictures.py drawn assets/images/drawn_faces.png
 
 RUN: the folder that a run left, or for faces and rows a checkpoint. strip: its sample grids at the
 start and after 10 s, 1 minute, 5 minutes and an hour (as far as it went), and what a generator of
@@ -28,7 +28,7 @@ import torch
 from common import helpers, lesson, load_generator
 from PIL import Image, ImageDraw, ImageFont
 
-from assets.drawn_faces import draw_faces
+from assets.lib.drawn import draw_faces
 
 MOMENTS = {"10 seconds": 10, "1 minute": 60, "5 minutes": 300, "1 hour": 3600}  # in seconds
 

@@ -1,4 +1,4 @@
-"""Train the face network in whose features faces are compared: assets/face_network.pt.
+"""Train the face network in whose features faces are compared: assets/weights/face_network.pt.
 
     python .ci/experiments/train_face_network.py FACES ATTRIBUTES [--epochs 10]
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from common import device, helpers, lesson
 
 from assets import face_files
-from assets.face_network import WEIGHTS, FaceNetwork
+from assets.lib.network import WEIGHTS, FaceNetwork
 
 BATCH = 128
 

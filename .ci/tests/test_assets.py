@@ -85,7 +85,7 @@ def test_the_onnx_file_makes_the_same_faces(committed, n):
 @needs_real_faces
 def test_the_committed_generator_scores_as_stated(notebook, committed):
     results = (ASSETS / "docs" / "results.md").read_text(encoding="utf-8")
-    row = re.search(r"^\| \[`assets/celeba_32.pt`\].*?FFD ([\d.]+)", results, re.MULTILINE)
+    row = re.search(r"^\| \[`assets/weights/celeba_32.pt`\].*?FFD ([\d.]+)", results, re.MULTILINE)
     stated = float(row[1])
     photos, _ = photographs("processed-celeba-small.zip", part="test")
     real = F.interpolate(photos, size=(32, 32), mode="bilinear", antialias=True)

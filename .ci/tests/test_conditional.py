@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import helpers
-from assets.drawn_faces import draw_faces
+from assets.lib.drawn import draw_faces
 
 
 def networks(notebook, labels, size=16, z_size=8):

@@ -7,7 +7,7 @@ from test_conditional import NoReading, save_faces
 from torch import nn
 
 import helpers
-from assets.drawn_faces import draw_faces
+from assets.lib.drawn import draw_faces
 
 SETTINGS = dict(image_size=16, n_drawn=120, domain_batch=4, domain_dirs=None)
 SETTINGS |= dict(domain_label="Heavy_Makeup", domain_same="Male", memory_format=torch.channels_last)

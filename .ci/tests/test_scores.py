@@ -10,8 +10,8 @@ from conftest import ROOT
 from torch import nn
 
 import helpers
-from assets.drawn_faces import draw_faces
-from assets.face_network import load_face_network
+from assets.lib.drawn import draw_faces
+from assets.lib.network import load_face_network
 
 
 def drawn(n, size, seed=0):

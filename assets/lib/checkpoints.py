@@ -1,10 +1,9 @@
-"""What a training run is made of, and its files: written whole, held by one process at a time."""
+"""A run's folder: its lock, checkpoints and settings.json."""
 
 import copy
 import io
 import json
 import os
-import random
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -14,7 +13,7 @@ from filelock import Timeout
 from torch import nn
 from torch.optim import Optimizer
 
-from assets.face_files import acquire_lock, explain_disk_errors
+from assets.lib.files import acquire_lock, explain_disk_errors, write_file
 
 SIZES = "image_size", "z_size", "d_conv_dim", "g_conv_dim"
 OTHERS = "The checkpoint is not of these networks. Choose another out_dir, or set resume = False"
@@ -148,7 +147,7 @@ def load_checkpoint(path):
 
 def check_start(path, settings):
     """ValueError unless `path` is a run's checkpoint, of networks of these settings' sizes."""
-    wrong, example = f"start_from = {str(path)!r} does not work:", '"assets/celeba_32.pt"'
+    wrong, example = f"start_from = {str(path)!r} does not work:", '"assets/weights/celeba_32.pt"'
     if not Path(path).expanduser().is_file():
         raise ValueError(f"{wrong} there is no such file. Give the checkpoint of a run.")
     try:
@@ -159,7 +158,7 @@ def check_start(path, settings):
         sentence = f"that is not the checkpoint of a run, such as {example} or a run's best.pt"
         raise ValueError(f"{wrong} {sentence}.") from None
     for name, size in before.items():
-        if isinstance(size, int) and size != settings.get(name):
+        if isinstance(size, int) and size != getattr(settings, name):
             raise ValueError(f"{wrong} it was trained with {name} = {size}. Set {name} to that.")
 
 
@@ -176,20 +175,6 @@ def weights_of(state):
     weights = state.get("averaged", state["G"])
     named = {name.removeprefix("module."): weight for name, weight in weights.items()}
     return {name: weight for name, weight in named.items() if name != "n_averaged"}
-
-
-def export_generator(generator, path):
-    """Write a generator, (N, z_size) -> float32 (N, 3, S, S) for any N, with torch.export."""
-    generator = copy.deepcopy(generator).to("cpu", torch.float32).eval()
-    generator.to(memory_format=torch.contiguous_format)
-    example = torch.zeros(2, generator.z_size)  # a batch of 1 would be taken for a constant
-    shapes = ({0: torch.export.Dim("N", min=1)},)
-    program = torch.export.export(generator, (example,), dynamic_shapes=shapes)
-    for node in list(program.graph.nodes):
-        node.meta.pop("stack_trace", None)  # with the paths of this machine
-        if "_assert_tensor_metadata" in str(node.target):  # a check for the CPU
-            program.graph.erase_node(node)
-    write_file(path, lambda file: torch.export.save(program, file))
 
 
 def split_parts(parts):
@@ -233,47 +218,3 @@ def plain(value):
     if type(value) is dict:
         return {plain(key): plain(item) for key, item in value.items()}
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
-
-
-def write_file(path, write, previous=None):
-    """Have `write` fill a file that takes the place of `path` when it is whole and on the disk.
-
-    `previous`: where to keep the old one.
-    """
-    new, content = path.with_name(f"{path.name}.new"), io.BytesIO()
-    write(content)  # to memory first: on a full disk torch.save would end the process
-    with explain_disk_errors(path):
-        try:
-            with open(new, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            if previous and path.exists():
-                os.replace(path, previous)
-            os.replace(new, path)
-        finally:
-            new.unlink(missing_ok=True)
-
-
-def random_state():
-    """The state of every source of random numbers."""
-    has_mps = torch.backends.mps.is_available()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-        "mps": torch.mps.get_rng_state() if has_mps else None,
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-    }
-
-
-def restore_random_state(state):
-    """Bring back what random_state() returned, on the devices that are here; None: nothing."""
-    if state is None:
-        return
-    torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
-    if state["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])

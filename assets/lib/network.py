@@ -1,7 +1,7 @@
 """The small network in whose features faces are compared, and colours as the eye orders them.
 
 `.ci/experiments/train_face_network.py` trained it on CelebA's 40 attributes; its weights lie in
-`face_network.pt`, beside this file.
+`assets/weights/face_network.pt`.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-WEIGHTS = Path(__file__).with_name("face_network.pt")
+WEIGHTS = Path(__file__).parents[1] / "weights" / "face_network.pt"
 RGB_TO_XYZ = (  # of sRGB, divided by the white point D65, so that white is (1, 1, 1)
     (0.4339, 0.3763, 0.1898),
     (0.2126, 0.7152, 0.0722),
@@ -63,7 +63,7 @@ def load_face_network():
     if not WEIGHTS.exists():
         raise FileNotFoundError(
             f"{WEIGHTS.name} is missing: put it back into the folder {WEIGHTS.parent.name}, "
-            "beside face_network.py. It comes with this notebook."
+            "of this notebook, with which it comes."
         )
     stored = torch.load(WEIGHTS, weights_only=True)
     network = FaceNetwork(n_attributes=len(stored["attributes"]))

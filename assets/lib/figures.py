@@ -1,0 +1,161 @@
+"""Figures, sample grids, animations and progress bars."""
+
+import base64
+import io
+import math
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from assets.lib.files import write_file
+
+
+def in_notebook():
+    """Whether this code runs in a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def show_live(shown, handle=None, alt=""):
+    """Show a picture or a line of text in place of what `handle` showed; returns the next handle.
+
+    `alt`: what a picture shows, for those who do not see it.
+    """
+    if not in_notebook():
+        return None
+    settings = {"metadata": {"image/png": {"alt": alt}}}
+    if isinstance(shown, str):  # which itself would be shown in quotes
+        shown, settings = {"text/plain": shown}, {"raw": True}
+    if handle is None:
+        return sys.modules["IPython"].display.display(shown, display_id=True, **settings)
+    handle.update(shown, **settings)
+    return handle
+
+
+def show_animation(path):
+    """Show a GIF in the notebook, as HTML: the form that every viewer of notebooks plays."""
+    if in_notebook():
+        data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
+        alt = "The samples as training went on"
+        html = f'<img src="data:image/gif;base64,{data}" alt="{alt}">'
+        sys.modules["IPython"].display.display({"text/html": html, "text/plain": alt}, raw=True)
+
+
+class InPlace(io.TextIOBase):
+    """What tqdm writes to in a notebook: one output that changes."""
+
+    encoding, handle = "utf-8", None
+
+    def write(self, text):
+        if line := text.strip():
+            self.handle = show_live(line, self.handle)
+
+
+def progress(*args, **settings):
+    """A tqdm bar: a single changing line in a notebook, on stdout elsewhere."""
+    file = InPlace() if in_notebook() else sys.stdout
+    return tqdm(*args, file=file, mininterval=0.5, **settings)
+
+
+def use_inline_figures():
+    """Show figures in a notebook even if the environment sets MPLBACKEND=Agg, as servers do."""
+    shell = sys.modules["IPython"].get_ipython() if in_notebook() else None
+    if hasattr(shell, "kernel") and plt.get_backend().lower() == "agg":
+        shell.run_line_magic("matplotlib", "inline")
+
+
+def to_bytes(images, value_range=(-1, 1)):
+    """Images float (N, 3, H, W) -> uint8, on the processor; clipped, never rescaled."""
+    low, high = value_range
+    unit = (images.detach().float().cpu() - low) / (high - low)
+    return (unit.clamp(0, 1) * 255).round().byte()
+
+
+def image_grid(images, columns=8, value_range=(-1, 1)):
+    """Images (N, 3, H, W) in `value_range` -> one picture with white gaps, uint8 (H, W, 3)."""
+    grid = make_grid(to_bytes(images, value_range), columns, padding=2, pad_value=255)
+    return (grid[:, 2:-2, 2:-2] if len(images) > 1 else grid).permute(1, 2, 0).numpy()
+
+
+def show_images(
+    images, title=None, labels=None, columns=8, value_range=(-1, 1), cell=1.1, row_labels=None
+):
+    """Show images (N, 3, H, W) in `value_range`, `cell` inches each, with labels if given."""
+    pixels = to_bytes(images, value_range).permute(0, 2, 3, 1).numpy()
+    rows = math.ceil(len(pixels) / columns)
+    width, height = columns * cell, rows * (cell + (0.35 if labels else 0))
+    width, height = width + (1 if row_labels else 0), height + (0.3 if title else 0)
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width, height))
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image) in enumerate(zip(axes.flat, pixels)):
+        axis.imshow(image)
+        if labels:
+            axis.set_title(labels[index], fontsize=7, pad=2, parse_math=False)
+    for axis, label in zip(axes[:, 0], row_labels or ()):
+        place = dict(transform=axis.transAxes, ha="right", va="center")
+        axis.text(-0.05, 0.5, label, fontsize=8, parse_math=False, **place)
+    if title:
+        figure.suptitle(title, fontsize=11, y=1 - 0.03 / height, va="top", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of names in a script that the font lacks
+        figure.tight_layout(pad=0.3)
+        show_figure(figure, title or "Images")
+
+
+def show_figure(figure, alt):
+    """Show a figure, then close it; `alt`: what it shows, for those who do not see it."""
+    if in_notebook():
+        metadata = {"image/png": {"alt": alt}}
+        sys.modules["IPython"].display.display(figure, metadata=metadata)
+    else:
+        plt.show()
+    plt.close(figure)
+
+
+class SampleGrids:
+    """Grids of samples as training goes on, in folder/samples, and the animation made of them.
+
+    `sample(generator)` gives images (N, 3, H, W) in [-1, 1], always of the same latents.
+    """
+
+    def __init__(self, folder, sample):
+        self.folder, self.sample, self.handle = folder / "samples", sample, None
+
+    def files(self):
+        return sorted(self.folder.glob("step_*.png"), key=lambda path: int(path.stem[5:]))
+
+    def keep(self, step, generator):
+        """Write and show the grid of this step -> whether the samples are all alike."""
+        images = self.sample(generator).float()
+        grid = Image.fromarray(image_grid(images))
+        write_file(self.folder / f"step_{step:07d}.png", lambda file: grid.save(file, "PNG"))
+        self.show_last()
+        return images.std(0).mean() < 0.1
+
+    def show_last(self):
+        """Show the last grid in place of the one before."""
+        for path in self.files()[-1:]:
+            grid = Image.open(path)
+            zoom = max(1, 800 // grid.width)
+            grid = grid.resize((grid.width * zoom, grid.height * zoom), Image.NEAREST)
+            alt = f"Samples after {int(path.stem[5:]):,} steps"
+            self.handle = show_live(grid, self.handle, alt)
+
+    def animate(self, path, most=20, width=540):
+        """Write a GIF about `width` pixels wide: two rows of up to `most` grids."""
+        files = self.files()
+        chosen = np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int)
+        grids = [Image.open(files[i]) for i in chosen]
+        w, h = grids[0].size
+        h, zoom = min(h, (w + 2) // 4 - 2), max(1, width // w)  # of rows of eight
+        frames = [x.resize((w * zoom, h * zoom), Image.NEAREST, (0, 0, w, h)) for x in grids]
+        milliseconds = [250] * (len(frames) - 1) + [2000]  # it rests on the last one
+        options = dict(save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+        write_file(path, lambda file: frames[0].save(file, "GIF", **options))

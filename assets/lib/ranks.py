@@ -1,0 +1,193 @@
+"""Several processes that train together: joining, averaging gradients, sharing batches."""
+
+import atexit
+import contextlib
+import os
+import re
+import sys
+from datetime import timedelta
+from functools import lru_cache
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+from assets.lib.devices import has_fast_bfloat16, has_gpu
+from assets.lib.settings import check, number
+
+
+def find_device():
+    """The device to train on: this rank's CUDA GPU, else an Apple GPU, else the processor."""
+    _, ranks = world()  # gives each rank its own GPU
+    if has_gpu():
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
+        return torch.device("cuda")
+    has_mps = torch.backends.mps.is_available()
+    if has_mps and ranks > 1:
+        print("Several processes cannot share an Apple GPU: they train on the processor.")
+    return torch.device("mps" if has_mps and ranks == 1 else "cpu")
+
+
+def default_batch_size(n_images, image_size=32):
+    """Images per training step: 32; for small faces on a GPU 128 or 256 (see performance.md)."""
+    device = find_device()
+    if device.type == "cpu" or n_images < 1000 or image_size > 64:
+        return 32
+    n = 256 if has_fast_bfloat16(device) and image_size <= 32 else 128
+    print(f"On this GPU a step takes {n} images, not 32. To change that, set batch_size.")
+    return n
+
+
+is_single = False
+
+
+def world():
+    """This process's rank and the number of ranks; (0, 1) without torchrun."""
+    return (0, 1) if is_single else join_ranks()
+
+
+@contextlib.contextmanager
+def single_process():
+    """Within it, each rank works by itself: for checks."""
+    global is_single
+    before, is_single = is_single, True
+    try:
+        yield
+    finally:
+        is_single = before
+
+
+@lru_cache(1)
+def join_ranks():
+    """Join the ranks that torchrun started: by NCCL between GPUs, by gloo between processors.
+
+    From then on only rank 0 prints.
+    """
+    size, needed = int(os.environ.get("WORLD_SIZE", 1)), {"RANK", "LOCAL_RANK", "MASTER_ADDR"}
+    if size == 1:
+        return 0, 1
+    check("WORLD_SIZE", size, lambda _: needed <= os.environ.keys(), "start it with torchrun")
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if has_gpu():
+        n_gpus = torch.cuda.device_count()
+        sentence = f"each process needs a GPU of its own, and there are {n_gpus}"
+        check("--nproc-per-node", local_rank + 1, number(1, n_gpus), sentence)
+        torch.cuda.set_device(local_rank)
+    with explain_lost_ranks():
+        store, _, _ = next(dist.rendezvous("env://"))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # the store outlives ranks that are restarted
+            restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+            store = dist.PrefixStore(f"start_{restarts}", store)
+        backend = "cpu:gloo,cuda:nccl" if has_gpu() else "gloo"
+        patience = timedelta(hours=2)  # while rank 0 fetches the data, or scores
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+    atexit.register(dist.destroy_process_group)
+    if rank:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    return rank, size
+
+
+@contextlib.contextmanager
+def explain_lost_ranks():
+    """Within it, a broken connection is explained: another rank has ended."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, NCCL or the store
+        signs = r"connection|\bpeer\b|socket|timed? ?out|gloo|nccl|tcpstore"
+        if not re.search(signs, str(error), re.IGNORECASE):
+            raise
+        raise ConnectionError(
+            "Another rank has ended, or does not answer, and this one ends with it. With "
+            "--max-restarts torchrun starts all again, and the run goes on from its checkpoint."
+        ) from error
+
+
+def from_rank_0(value=None):
+    """Rank 0's value, on every rank; the others wait for it."""
+    values = [value]
+    if world()[1] > 1:
+        with explain_lost_ranks():
+            dist.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
+
+
+@contextlib.contextmanager
+def rank_0_first():
+    """Within it, the other ranks begin when rank 0 is through, and find what it left."""
+    rank, _ = world()
+    if rank:
+        from_rank_0()
+    try:
+        yield
+    finally:  # after an error, too: the others would wait for ever
+        if not rank:
+            from_rank_0()
+
+
+def mean_of_ranks(tensor):
+    """A tensor of floats, changed to its mean over all ranks, which wait for each other."""
+    if world()[1] > 1:
+        with explain_lost_ranks():
+            dist.all_reduce(tensor)
+        tensor /= world()[1]
+    return tensor
+
+
+def wait_for_ranks():
+    """Return when all ranks are here."""
+    mean_of_ranks(torch.zeros(()))
+
+
+def share_of(loader):
+    """This rank's share of a DataLoader: the ranks' batches together are the loader's own.
+
+    A loader of an IterableDataset is taken as the rank's own; all ranks' must be equally long.
+    """
+    _, size = world()
+    if size == 1 or isinstance(loader.dataset, IterableDataset):
+        return loader
+    order = list(loader.sampler)  # so that the next batch is the same for any number of ranks
+    n, sentence = loader.batch_size, f"{size} ranks share it: give a multiple, {len(order)} at most"
+    check("batch_size or domain_batch", n, range(size, len(order) + 1, size).__contains__, sentence)
+    own = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
+    collate = loader.collate_fn
+    return DataLoader(loader.dataset, n // size, sampler=own, drop_last=True, collate_fn=collate)
+
+
+def average_gradients(optimizer, *_):
+    """Replace the gradients that an optimizer is about to use by their means over the ranks."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    flat = mean_of_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts):
+        gradient.copy_(part.view_as(gradient))
+
+
+@contextlib.contextmanager
+def averaged_gradients(networks, optimizers):
+    """Within it, optimizers step by the means of all ranks' gradients, from rank 0's weights on.
+
+    Batch-norm statistics stay each rank's own.
+    """
+    several, hooks = world()[1] > 1, []
+    if several and not optimizers:
+        raise ValueError("Several ranks train together only what a run holds: give train a run.")
+    for network in networks if several else ():
+        for tensor in network.state_dict().values():
+            whole = tensor.contiguous()
+            with explain_lost_ranks():
+                dist.broadcast(whole, 0)
+            tensor.copy_(whole)
+    if several:
+        hooks = [one.register_step_pre_hook(average_gradients) for one in optimizers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def as_batch(batch):
+    """The collate_fn for DecodedFaces: they serve whole batches."""
+    return batch
