@@ -22,9 +22,8 @@ from assets.lib.sources import read_settings
 # The data: where it is, its pictures, its labels, decoded faces
 from assets.lib.sources import find_data
 from assets.lib.files import DataError, DiskError
-from assets.lib.pictures import class_folders, is_image, labelled_images, load_face, load_image
-from assets.lib.pictures import readable
-from assets.lib.labels import captions
+from assets.lib.pictures import is_image, load_face, load_image, readable
+from assets.lib.labels import captions, class_folders, labelled_images
 from assets.lib.faces import PARTS, DecodedFaces, check_faces, decode_once, keep_on
 from assets.lib.faces import split_domains, usable_labels
 

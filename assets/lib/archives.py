@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from assets.lib.files import FULL, DataError, locked
-from assets.lib.pictures import ATTRIBUTE_LIST, IMAGE_TYPES, TOOL_FOLDER, holds_images
+from assets.lib.labels import ATTRIBUTE_LIST
+from assets.lib.pictures import IMAGE_TYPES, TOOL_FOLDER, holds_images
 
 PUBLISHED_URL = (
     "https://s3.amazonaws.com/video.udacity-data.com/topher/2018/November/"

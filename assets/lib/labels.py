@@ -13,8 +13,11 @@ import numpy as np
 import torch
 
 from assets.lib.files import printable, say_once, to_path
-from assets.lib.pictures import ATTRIBUTE_LIST
+from assets.lib.pictures import find_images
 
+ATTRIBUTE_LIST = re.compile(
+    r"(list_attr_celeba|CelebAMask-HQ-attribute-anno)[^.]*\.(txt|csv)", re.IGNORECASE
+)
 FILE_COLUMN = {"image_id", "image", "file", "filename", "file_name", "name", "img", "id", "path"}
 VALUES = dict.fromkeys(["1", "1.0", "True", "true", "TRUE"], 1)
 VALUES |= dict.fromkeys(["-1", "0", "-1.0", "0.0", "False", "false", "FALSE"], 0)
@@ -165,3 +168,28 @@ def captions(dataset, indices, most=2):
     if len(dataset.classes) > 1:
         return [dataset.classes[dataset.targets[i]] for i in indices]
     return [printable(os.path.splitext(names[i])[0][:16]) for i in indices]
+
+
+def class_folders(folder):
+    """Class names below `folder` for an ImageFolder: its sub-folders that hold images.
+
+    Images directly in `folder` make it one class, ".", with all that is below it; but a few of
+    them next to several class folders are left out.
+    """
+    images = [Path(path).relative_to(to_path(folder)).parts for path in find_images(folder)]
+    classes = sorted({parts[0] for parts in images if len(parts) > 1})
+    strays = [parts[0] for parts in images if len(parts) == 1]
+    if strays and (len(classes) < 2 or len(strays) > max(3, len(images) // 10)):
+        return ["."]
+    if strays:
+        say_once(f"Left out {len(strays)} images next to the class folders, such as {strays[0]}.")
+    return classes
+
+
+def labelled_images(folder, classes):
+    """[(path, class number), ...] of the images below `folder`; `classes`: {name: number}."""
+    paths = find_images(folder)
+    if "." in classes:
+        return [(path, 0) for path in paths]
+    tops = [Path(path).relative_to(to_path(folder)).parts[0] for path in paths]
+    return [(path, classes[top]) for path, top in zip(paths, tops) if top in classes]

@@ -7,14 +7,13 @@ import struct
 import time
 import warnings
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from assets.lib.files import GONE, DataError, DiskError, printable, say_once, to_path
+from assets.lib.files import GONE, DataError, DiskError, printable, to_path
 
 Image.init()
 SAFE_FORMATS = "JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF"
@@ -81,10 +80,9 @@ def holds_images(folder):
 def find_images(folder, others=None):
     """The paths of the images below `folder`; DataError if there are none.
 
-    `others`: a Counter, to which the endings of other files are added, lists of attributes aside.
+    `others`: a list, to which the paths of other files are added.
     """
     folder, images = to_path(folder), []
-    others = Counter() if others is None else others
     if not os.path.isdir(folder):
         raise DataError(
             f"{folder} is not a folder. data_dir must name a folder of images or a .zip."
@@ -92,37 +90,12 @@ def find_images(folder, others=None):
     for path in files_below(folder):
         if is_image(path):
             images.append(path)
-        elif not ATTRIBUTE_LIST.fullmatch(os.path.basename(path)):
-            others[os.path.splitext(path)[1].lower() or "without ending"] += 1
+        elif others is not None:
+            others.append(path)
     if not images:
         name = folder.resolve().name
         raise DataError(f"The folder {name} ({folder}) holds no images. Put some into it.")
     return images
-
-
-def class_folders(folder):
-    """Class names below `folder` for an ImageFolder: its sub-folders that hold images.
-
-    Images directly in `folder` make it one class, ".", with all that is below it; but a few of
-    them next to several class folders are left out.
-    """
-    images = [Path(path).relative_to(to_path(folder)).parts for path in find_images(folder)]
-    classes = sorted({parts[0] for parts in images if len(parts) > 1})
-    strays = [parts[0] for parts in images if len(parts) == 1]
-    if strays and (len(classes) < 2 or len(strays) > max(3, len(images) // 10)):
-        return ["."]
-    if strays:
-        say_once(f"Left out {len(strays)} images next to the class folders, such as {strays[0]}.")
-    return classes
-
-
-def labelled_images(folder, classes):
-    """[(path, class number), ...] of the images below `folder`; `classes`: {name: number}."""
-    paths = find_images(folder)
-    if "." in classes:
-        return [(path, 0) for path in paths]
-    tops = [Path(path).relative_to(to_path(folder)).parts[0] for path in paths]
-    return [(path, classes[top]) for path, top in zip(paths, tops) if top in classes]
 
 
 def load_image(path):
@@ -198,8 +171,3 @@ def readable(dataset, indices):
         message = f"None of the {len(indices)} images tried in {dataset.root} can be read"
         raise DataError(f"{message}; the first, {reason}.")
     return found
-
-
-ATTRIBUTE_LIST = re.compile(
-    r"(list_attr_celeba|CelebAMask-HQ-attribute-anno)[^.]*\.(txt|csv)", re.IGNORECASE
-)

@@ -13,6 +13,7 @@ from assets.lib.drawn import DRAWING, write_folder
 from assets.lib.faces import most_held_out
 from assets.lib.figures import progress, use_inline_figures
 from assets.lib.files import CACHE, ELSEWHERE, DataError, make_once, to_path
+from assets.lib.labels import ATTRIBUTE_LIST
 from assets.lib.pictures import find_images, holds_images, load_face
 from assets.lib.ranks import from_rank_0, world
 from assets.lib.settings import Settings, check, check_counts, check_settings, likeness
@@ -79,9 +80,11 @@ def _find(data_dir, url, sha256, n_drawn, image_size):
             return drawn_folder(n_drawn, image_size, error)
         message = f"data_url = {url!r} cannot be fetched: {error}. Correct it, or give data_dir"
         raise DataError(f"{message} a folder of images or a .zip of them.") from None
-    others = Counter()
+    others = []
     n = len(find_images(folder, others))
-    endings = ", ".join(f"{count:,} {ending}" for ending, count in others.most_common(5))
+    others = [path for path in others if not ATTRIBUTE_LIST.fullmatch(os.path.basename(path))]
+    counts = Counter(os.path.splitext(path)[1].lower() or "without ending" for path in others)
+    endings = ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(5))
     print(f"Data: {n:,} images found in {folder}{'; passed over: ' if others else ''}{endings}.")
     return folder
 
