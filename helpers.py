@@ -31,11 +31,14 @@ from assets.lib.faces import split_domains, usable_labels
 from assets.lib.figures import progress, show_animation, show_figure, show_images
 
 # Devices, and several processes that train together
-from assets.lib.devices import autocast, describe_device, has_fast_bfloat16, has_gpu
+from assets.lib.devices import autocast, describe_device, explain_too_little_memory
+from assets.lib.devices import has_fast_bfloat16, has_gpu
 from assets.lib.ranks import as_batch, average_gradients, default_batch_size, find_device
 from assets.lib.ranks import share_of, single_process, world
 
-# Networks and scores
+# The drawn faces, the face network, and scores
+from assets.lib.drawn import draw_faces
+from assets.lib.network import attribute_logits, load_face_network, to_lab
 from assets.lib.scores import face_features, inception_scores, recalibrate_batch_norm, summary
 
 # Runs, and what they leave
