@@ -1,6 +1,7 @@
 """Small inputs for the tests of the data: servers, archives, pictures, folders of faces."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -12,11 +13,28 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import torch
 from PIL import Image
 
 import helpers
+
+SEARCH = hypothesis.settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+
+
+def full(*args, **kwargs):
+    """Stands for what fails on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def names_below(folder):
+    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 @contextlib.contextmanager
