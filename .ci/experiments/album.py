@@ -8,18 +8,19 @@ choose the kind; n faces of it are the album, and up to 2,000 others are there t
 lesson on so few faces nothing is held out: the best moment is the one nearest to the album itself.
 
 "copies": the share of 1,000 fakes that are closer to a face of the album than that face's own
-neighbour is. Both it and the FFD have a row for the real faces held out ("real"): the FFD from them
+neighbor is. Both it and the FFD have a row for the real faces held out ("real"): the FFD from them
 to the album, the share that one sees without copying. A run that was stopped goes on; what is in
 the table is not made again.
 """
 
 import argparse
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import HERE, RUNS, Table, helpers, is_past, lesson, machine, prepare, train_for
+from common import HERE, RUNS, Table, helpers, is_past, lesson, prepare, train_until
 from torch.utils.data import DataLoader
 
 
@@ -40,15 +41,14 @@ def album_of(faces, label, pattern, n):
     return DataLoader(faces, 32, True, drop_last=True, collate_fn=helpers.as_batch), others
 
 
-def train(folder, loader, minutes, start, augmented, seed):
+def train(folder, experiment, minutes, start, augmented):
     """The run after so many minutes, begun with the weights of `start`, if given."""
-    lesson.seed = seed
-    D, G = lesson.fresh()
+    D, G = lesson.fresh(experiment.settings)
     if start:
         helpers.begin_with(start, D, G)
-    settings = dict(start=str(start), augmented=augmented, seed=seed, n=len(loader.dataset))
     step = lesson.step_with(seen=lambda x, run: lesson.shift(x)) if augmented else None
-    return train_for({"minutes": minutes}, folder, settings, loader, D, G, step)
+    name = f"from {start}, augmented {augmented}"
+    return train_until(helpers.StopRule(minutes), folder, experiment, D, G, step, name=name)
 
 
 def measures(faces, album, others):
@@ -57,6 +57,18 @@ def measures(faces, album, others):
     yield "FFD", lesson.frechet_distance(seen, real)
     yield from zip(("precision", "recall"), lesson.precision_recall(real, seen[: len(real)]))
     yield "copies", lesson.nearest_training_faces(seen[:1000], album)[1]
+
+
+def add_real_faces(table, row, album, others):
+    """What the other faces of the kind have, unless it is in the table."""
+    if table.has(**row, subject="real"):
+        return
+    real = helpers.face_features(others)
+    copies = lesson.nearest_training_faces(real, album)[1]
+    distance = lesson.frechet_distance(album, real)
+    for measure, value in (("FFD", distance), ("copies", copies)):
+        values = dict(measure=measure, value=value, n=len(others))
+        table.add(**row, minutes=0, subject="real", **values)
 
 
 def main(arguments=None):
@@ -75,33 +87,28 @@ def main(arguments=None):
     parser.add_argument("--table", type=Path, default=HERE / "album.csv")
     args = parser.parse_args(arguments)
 
-    data, table = prepare(args.faces, 32, args.seed, args.runs), Table(args.table)
-    loader, others = album_of(lesson.loader.dataset, args.label, args.names, args.n)
+    experiment, table = prepare(args.faces, args.runs, seed=args.seed), Table(args.table)
+    loader, others = album_of(experiment.loader.dataset, args.label, args.names, args.n)
     training = lesson.scale(loader.dataset.batch(range(args.n))[0].cpu())
-    album = lesson.validation_features = helpers.face_features(training)
+    album = helpers.face_features(training)
+    experiment = dataclasses.replace(experiment, loader=loader, validation_features=album)
     words = f"album of {args.n}, {args.label or args.names or 'any'}"
-    row = dict(experiment=words, data=data, size=32, seed=args.seed)
-    if not table.has(**row, subject="real"):
-        real = helpers.face_features(others)
-        copies = lesson.nearest_training_faces(real, album)[1]
-        distance = lesson.frechet_distance(album, real)
-        for measure, value in (("FFD", distance), ("copies", copies)):
-            values = dict(measure=measure, value=value, n=len(others), machine=machine())
-            table.add(**row, minutes=0, subject="real", **values)
+    row = dict(experiment=words, data=experiment.data, size=32, seed=args.seed)
+    add_real_faces(table, row, album, others)
     subject = f"from {args.start.name if args.start else 'nothing'}"
     subject += ", shifted" if args.augmented else ""
     for minutes in sorted(args.minutes):
         key = row | dict(minutes=f"{minutes:g}", subject=subject)
         if table.has(**key):
             continue
-        folder = Path(args.runs, "album", "_".join(re.findall(r"\w+", f"{data} {words} {subject}")))
-        run = train(folder, loader, minutes, args.start, args.augmented, args.seed)
+        name = "_".join(re.findall(r"\w+", f"{experiment.data} {words} {subject}"))
+        folder = Path(args.runs, "album", name)
+        run = train(folder, experiment, minutes, args.start, args.augmented)
         if is_past(run, minutes):
             continue
         faces = lesson.sample_faces(run.best_generator(), 5000, 1000 + args.seed)
         for measure, value in measures(faces, album, others):
-            values = dict(measure=measure, value=value, n=len(others), machine=machine())
-            table.add(**key, images=run.images, **values)
+            table.add(**key, images=run.images, measure=measure, value=value, n=len(others))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 FACES: the folder of photographs that it was trained on; GENERATOR: its generator.pt2, or weights
 (.pt). Where the faces have labels (CelebA's list in the folder or beside it, UTKFace's file names),
 the face network is compared with them. The last line says how many of the generated faces are
-closer to one of 20,000 training faces than that one's own nearest neighbour is, and how many of the
+closer to one of 20,000 training faces than that one's own nearest neighbor is, and how many of the
 faces held out.
 """
 
@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from common import helpers, lesson, load_generator, prepare
 
-from assets.face_files import AGES, ORIGINS
-from assets.lib.network import attribute_logits
+from assets.lib.labels import AGES, ORIGINS
 
-classify = functools.partial(attribute_logits, names=lesson.ATTRIBUTES)
+classify = functools.partial(helpers.attribute_logits, names=lesson.ATTRIBUTES)
 
 
 def random_rows(dataset, most):
@@ -31,7 +30,7 @@ def print_people(known, tones, young):
     """What the typology angle and the face network say of those whom UTKFace labels."""
     for name in ORIGINS:
         low, middle, high = np.quantile(tones[known[name]], (0.25, 0.5, 0.75))
-        print(f"labelled {name}: {known[name].float().mean():.0%}, typology angle ", end="")
+        print(f"labeled {name}: {known[name].float().mean():.0%}, typology angle ", end="")
         print(f"{middle:.0f} degrees in the median, half of them from {low:.0f} to {high:.0f}")
     for name in AGES:
         share, called = known[name].float().mean(), young[known[name]].float().mean()
@@ -49,15 +48,15 @@ def print_table(training, generated, truth, n):
         print(f"| {name} | {label} | {before} | {after} | {note} |")
 
 
-def print_copies(dataset, generated):
+def print_copies(experiment, generated):
+    dataset, held_out = experiment.loader.dataset, experiment.real("test")
     rows = random_rows(dataset, 20_000)
     batches = (lesson.scale(dataset.batch(part)[0].cpu()) for part in rows.split(1000))
     seen = torch.cat([helpers.face_features(batch) for batch in batches])
-    held_out = lesson.real_faces("test")
     shares = []
     for faces in (generated[: len(held_out)], held_out):
         shares.append(lesson.nearest_training_faces(helpers.face_features(faces), seen)[1])
-    print("\ncloser to a training face than its own nearest neighbour: ", end="")
+    print("\ncloser to a training face than its own nearest neighbor: ", end="")
     print(f"{shares[0]:.1%} of the generated faces, {shares[1]:.1%} of those held out")
 
 
@@ -70,13 +69,13 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, default=32, help="pixels")
     args = parser.parse_args(arguments)
 
-    prepare(args.faces, args.size)
-    dataset = lesson.loader.dataset
+    experiment = prepare(args.faces, image_size=args.size)
+    dataset = experiment.loader.dataset
     rows = random_rows(dataset, args.n)
     training = lesson.scale(dataset.batch(rows)[0].cpu())
     known = {name: has[dataset.rows[rows]] for name, has in dataset.known.items()}
     generator = load_generator(args.generator)
-    generator.z_size = lesson.z_size
+    generator.z_size = experiment.settings.z_size
     generated = lesson.sample_faces(generator, len(training), 1)
 
     eyes, features = lesson.eye_row(training), helpers.face_features(training)
@@ -90,7 +89,7 @@ def main(arguments=None):
     audits = [lesson.audit(training, features, eyes, classify)]
     audits.append(lesson.audit(generated, helpers.face_features(generated), eyes, classify))
     print_table(*audits, truth, len(training))
-    print_copies(dataset, generated)
+    print_copies(experiment, generated)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from assets import face_files
+from assets.lib.faces import parts_of
+from assets.lib.pictures import find_images
 
 SETTINGS = {"batch_size": 128, "lr": 0.0002, "d_lr": 0.0002, "beta1": 0.5}
 
 
 def networks(size, z_size=100, width=64):
-    """A discriminator and a generator for faces of size x size, initialised as the notebook's."""
+    """A discriminator and a generator for faces of size x size, initialized as the notebook's."""
     widths = [3, *(width * 2**i for i in range(4))]
     small = size // 16
     down, up = [], []
@@ -65,8 +66,8 @@ def step(D, G, real, d_optimizer, g_optimizer, run=None):
 
 def loader(image_size, folder, batch_size=SETTINGS["batch_size"]):
     """Batches of the faces that the lesson trains on, each decoded whenever it is needed."""
-    paths = [str(path) for path in face_files.find_images(folder)]
-    parts = face_files.parts_of([Path(path).name for path in paths])
+    paths = [str(path) for path in find_images(folder)]
+    parts = parts_of([Path(path).name for path in paths])
     chosen = {path for path, part in zip(paths, parts) if part == 0}
     size = image_size, image_size
     transform = transforms.Compose([transforms.Resize(size), transforms.ToTensor()])

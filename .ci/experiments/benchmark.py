@@ -31,7 +31,9 @@ from pathlib import Path
 
 import baseline
 import torch
-from common import device, helpers, lesson
+from common import device, helpers, lesson, optimizers_of
+
+from assets.lib import faces
 
 MOST_STEPS = 20  # while memory is watched
 
@@ -55,10 +57,13 @@ class Case:
         return f"{self.size} x {self.size}, batch {self.batch}, {kind}, {what}"
 
 
+def networks_at(size, **changes):
+    """D and G of the lesson's settings but for these, on the device."""
+    return lesson.fresh(lesson.settings.but(image_size=size, **changes))
+
+
 def notebook_networks(size):
-    widths = lesson.d_conv_dim, 64
-    networks = lesson.build_network(*widths, lesson.z_size, size)
-    return [net.to(device(), memory_format=torch.channels_last) for net in networks]
+    return networks_at(size, g_conv_dim=64)
 
 
 def batches(case, loader, most=16):
@@ -82,13 +87,10 @@ def baseline_loop(case):
 
 def notebook_loop(case):
     """Train for ever as the notebook's `train` does."""
-    D, G = notebook_networks(case.size)
-    if case.default:
-        networks = lesson.build_network(lesson.d_conv_dim, lesson.g_conv_dim, lesson.z_size)
-        D, G = (net.to(device(), memory_format=torch.channels_last) for net in networks)
-    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    D, G = networks_at(case.size) if case.default else notebook_networks(case.size)
+    optimizers = optimizers_of(lesson.settings, D, G)
     averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-    batch = lesson.batch_size if case.default else case.batch
+    batch = helpers.default_batch_size(10**6) if case.default else case.batch
     loader = lesson.get_dataloader(batch, case.size, case.data, flip=True)
     helpers.keep_on(device(), loader.dataset)
     for images in batches(case, loader):
@@ -125,9 +127,15 @@ def megabytes():
     return int(found[1]) / 1e3 if found else 0.0
 
 
+def use_cache(folder):
+    """Keep decoded faces in this folder."""
+    faces.CACHE = Path(folder)
+
+
 def first_steps(case, loop, cache):
     """Seconds until the first step is done, and the most memory that the first steps took."""
-    helpers.CACHE, peaks, done = Path(cache), [megabytes()], threading.Event()
+    use_cache(cache)
+    peaks, done = [megabytes()], threading.Event()
 
     def watch():
         while not done.wait(0.01):
@@ -174,17 +182,17 @@ def train_as_rank(batch, seconds, data):
     """What each rank runs: the notebook's training; prints images/s."""
     torch.manual_seed(0)
     helpers.world()  # which GPU
-    networks = lesson.build_network(lesson.d_conv_dim, lesson.g_conv_dim, lesson.z_size)
-    D, G = (net.to(device(), memory_format=torch.channels_last) for net in networks)
-    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    D, G = networks_at(32)
+    optimizers = optimizers_of(lesson.settings, D, G)
     loader = lesson.get_dataloader(batch, 32, data, flip=True)
     averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
     parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
     for limit in (1, seconds):  # the first to warm up
         run = helpers.Run(stop=helpers.StopRule(limit / 60), averaged=averaged, **parts)
-        lesson.train(D, G, loader, *optimizers, 10**6, 10**6, averaged, run)
+        step = lesson.averaged_step(lesson.train_step, averaged, run, "constant")
+        lesson.train(D, G, loader, *optimizers, 10**6, 10**6, run, step)
         wait()
-    print(f"images/s: {run.images / run.seconds}")
+    print(f"images/s: {run.images_per_second}")
 
 
 def speed_of(ranks, batch, seconds, data):
@@ -216,7 +224,7 @@ def compare_loops(args, data):
     kinds = itertools.product(args.sizes, precisions, (True, False))
     cases = [Case(size, args.batch, bfloat16, data, only) for size, bfloat16, only in kinds]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-        helpers.CACHE = Path(cache)
+        use_cache(cache)
         (first, memory), (again, _) = (
             in_own_process(first_steps, default, notebook_loop, cache) for _ in range(2)
         )
@@ -248,7 +256,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     data = str(args.data or helpers.find_data("drawn"))
     if args.ranks:
-        sizes = lesson.batch_size, args.batch, 4 * args.batch
+        sizes = helpers.default_batch_size(10**6), args.batch, 4 * args.batch
         compare_ranks(args.ranks, sizes, args.seconds, args.pairs, data)
     else:
         compare_loops(args, data)

@@ -1,4 +1,4 @@
-"""Write assets/weights/celeba_32.pt and celeba_32.onnx, the committed generator, from a run's checkpoint.
+"""Write the committed generator, celeba_32.pt and .onnx in assets/weights, from a checkpoint.
 
     python .ci/experiments/committed.py RUN/best.pt
 
@@ -16,7 +16,7 @@ import onnx
 import torch
 from common import ROOT, helpers, load_generator
 
-from assets import run_files
+from assets.lib.checkpoints import SIZES, load_checkpoint
 
 
 def to_onnx(generator, path):
@@ -37,12 +37,12 @@ def main(arguments=None):
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--folder", type=Path, default=ROOT / "assets")
+    parser.add_argument("--folder", type=Path, default=ROOT / "assets" / "weights")
     args = parser.parse_args(arguments)
     G = helpers.recalibrate_batch_norm(load_generator(args.checkpoint), 100)
     to_onnx(G, args.folder / "celeba_32.onnx")
-    state = run_files.load_checkpoint(args.checkpoint)
-    settings = {name: state["settings"][name] for name in run_files.SIZES}
+    state = load_checkpoint(args.checkpoint)
+    settings = {name: state["settings"][name] for name in SIZES}
     kept = dict(settings=settings, step=state["step"], random_state=None, D=state["D"])
     torch.save(kept | {"G": G.state_dict()}, args.folder / "celeba_32.pt")
     for file in (args.folder / "celeba_32.onnx", args.folder / "celeba_32.pt"):

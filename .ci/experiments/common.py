@@ -1,15 +1,16 @@
-"""What the experiments share: the lesson's definitions, tables of rows, runs bounded by minutes."""
+"""What the experiments share: the lesson's definitions, tables of rows, and bounded runs."""
 
 import csv
 import functools
-import math
 import platform
 import re
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import torch
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -17,12 +18,11 @@ import helpers  # noqa: E402
 import problem_unittests  # noqa: E402
 
 lesson = problem_unittests.read_notebook()
-lesson.batch_size = helpers.default_batch_size(n_images=10**6)
 HERE = Path(__file__).parent
 RUNS = ROOT / "runs"
 MEASURES = (
     *("experiment", "data", "size", "minutes", "seed", "images"),
-    *("subject", "measure", "value", "n", "machine"),
+    *("subject", "measure", "value", "n", "machine", "commit"),
 )
 
 
@@ -52,6 +52,7 @@ class Table:
             writer = csv.writer(file, lineterminator="\n")
             if is_new:
                 writer.writerow(self.columns)
+            values = {"machine": machine(), "commit": commit()} | values
             writer.writerow([text(values.get(name, "")) for name in self.columns])
 
 
@@ -85,51 +86,99 @@ def machine():
     return f"{torch.get_num_threads()} threads of {processor}, {version}{suffix}"
 
 
-def prepare(faces, size, seed=0, runs=RUNS):
-    """Give the lesson's functions the globals that its cells would have made.
+@functools.lru_cache(1)
+def commit():
+    """The commit of the code, with a + where it has been changed since."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py", "*.ipynb"])
+    except OSError:  # no git
+        return ""
+    return found.stdout.decode().strip() + ("+" if changed.returncode else "")
 
-    `faces`: a folder, or "drawn"; `runs`: where what is trained is kept.
+
+@dataclass
+class Experiment:
+    """What the lesson's cells make before they train: settings, a loader, the features to match."""
+
+    settings: helpers.Settings
+    loader: DataLoader
+    validation_features: torch.Tensor
+
+    @property
+    def data(self):
+        """The name of the folder of faces."""
+        return Path(self.settings.data_dir).name
+
+    def real(self, part, most=2500):
+        """Faces (n, 3, S, S) in [-1, 1] of "train", "validation" or "test"."""
+        return lesson.real_faces(self.loader.dataset, part, most)
+
+    def score(self, generator, n=2000):
+        return lesson.score(generator, self.validation_features, n=n)
+
+
+def prepare(faces, runs=RUNS, **changes):
+    """An Experiment on `faces`, a folder or "drawn"; `changes`: settings unlike the lesson's."""
+    settings = lesson.settings.but(**changes)
+    size = settings.image_size
+    folder = helpers.find_data(str(faces), n_drawn=settings.n_drawn, image_size=size)
+    batch_size = settings.batch_size or helpers.default_batch_size(10**6, size)
+    out_dir = Path(runs, f"{Path(folder).name}_{settings.seed}")
+    settings = settings.but(data_dir=str(folder), batch_size=batch_size, out_dir=str(out_dir))
+    return load(settings)
+
+
+def load(settings):
+    """An Experiment with exactly these settings."""
+    loader = lesson.get_dataloader(
+        settings.batch_size, settings.image_size, settings.data_dir, flip=True
+    )
+    helpers.keep_on(device(), loader.dataset)
+    faces = lesson.real_faces(loader.dataset, "validation")
+    return Experiment(settings, loader, helpers.face_features(faces))
+
+
+def optimizers_of(settings, D, G):
+    rates = (D, settings.d_lr), (G, settings.lr)
+    return [lesson.adam(network, rate, settings.beta1) for network, rate in rates]
+
+
+def train_until(stop, folder, experiment, D, G, step=None, schedule="constant", **options):
+    """Train D and G, or continue, up to a StopRule -> the Run; the newest weights are averaged.
+
+    `step`: a step that takes the run, too; without it the plain one. `options`: `name` of the run,
+    `optimizers`, `average` in place of the lesson's.
     """
-    folder = helpers.find_data(str(faces), n_drawn=lesson.n_drawn, image_size=size)
-    lesson.faces_dir, lesson.image_size, lesson.seed = folder, size, seed
-    lesson.batch_size = min(lesson.batch_size, helpers.default_batch_size(10**6, size))
-    lesson.out_dir, lesson.resume = str(Path(runs, f"{Path(folder).name}_{seed}")), True
-    lesson.device, lesson.memory_format = device(), torch.channels_last
-    lesson.loader = lesson.get_dataloader(lesson.batch_size, size, folder, flip=True)
-    helpers.keep_on(lesson.device, lesson.loader.dataset)
-    lesson.validation_features = helpers.face_features(lesson.real_faces("validation"))
-    lesson.sizes = [(size, size)]
-    return Path(folder).name
+    settings, loader = experiment.settings, experiment.loader
+    d_optimizer, g_optimizer = options.get("optimizers") or optimizers_of(settings, D, G)
+    average = options.get("average", lesson.moving_average)
+    averaged = lesson.AveragedModel(G, multi_avg_fn=average)
+    run = helpers.Run(
+        folder,
+        helpers.identity(settings, loader, name=options.get("name", "")),
+        stop,
+        score=experiment.score,
+        sample=functools.partial(lesson.sample_faces, n=32, latent_seed=settings.seed),
+        D=D,
+        G=G,
+        averaged=averaged,
+        d_optimizer=d_optimizer,
+        g_optimizer=g_optimizer,
+    )
+    plain = functools.partial(step, run=run) if step else lesson.train_step
+    whole = lesson.averaged_step(plain, averaged, run, schedule)
+    lesson.train(D, G, loader, d_optimizer, g_optimizer, 10**6, 50, run, whole)
+    return run
 
 
-def bounded_by(minutes):
-    """A context in which the lesson's experiments end after so many minutes, not images."""
-    stop = helpers.StopRule(minutes)
-    return mock.patch.object(helpers, "StopRule", lambda images: stop)
-
-
-def is_past(run, minutes=math.inf, images=math.inf):
+def is_past(run, minutes=None, images=None):
     """Whether an earlier call took the run further than this limit: then it gives no row."""
-    past = run.seconds > 60 * (minutes + 1) or run.images > images + 1000
-    if past:
+    past_minutes = minutes and run.seconds > 60 * (minutes + 1)
+    past_images = images and run.images > images + 1000
+    if past_minutes or past_images:
         print(
             f"{run.folder} has had {run.seconds / 60:.0f} minutes, {run.images:,} images: no row."
         )
-    return past
-
-
-def train_for(limit, folder, settings, loader, D, G, step=None, optimizers=None, schedule=None):
-    """Train D and G, or go on, up to a limit of StopRule, {"minutes": 5} say -> the Run.
-
-    Without `step` and `schedule`: the plain step, at constant rates.
-    """
-    optimizers = optimizers or (lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr))
-    parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
-    parts["averaged"] = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-    sample = functools.partial(lesson.sample_faces, n=32, latent_seed=lesson.seed)
-    stop = helpers.StopRule(**limit)
-    run = helpers.Run(folder, settings, stop, score=lesson.score, sample=sample, **parts)
-    step = step and functools.partial(step, run=run)
-    averaged = parts["averaged"]
-    lesson.train(D, G, loader, *optimizers, 10**6, 50, averaged, run, step, schedule)
-    return run
+    return bool(past_minutes or past_images)

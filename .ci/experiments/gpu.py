@@ -24,7 +24,6 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import matplotlib
 
@@ -33,7 +32,18 @@ import baseline
 import matplotlib.pyplot as plt
 import torch
 from benchmark import images_per_second, notebook_networks
-from common import HERE, ROOT, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
+from common import (
+    HERE,
+    ROOT,
+    RUNS,
+    Table,
+    device,
+    helpers,
+    lesson,
+    optimizers_of,
+    prepare,
+    train_until,
+)
 from results import scores
 
 SMALL = {
@@ -75,18 +85,20 @@ def run_notebook(table, args):
 
 
 def run_checkpoint(table, args):
-    """A run that goes on, on the processor, from the checkpoint that it left on the device."""
-    prepare("drawn", 32, runs=args.runs)
-    folder = args.runs / "checkpoint"
+    """A run that continues, on the processor, from the checkpoint that it left on the device."""
+    experiment = prepare("drawn", args.runs)
+    folder, settings = args.runs / "checkpoint", experiment.settings
     for place in (device(), torch.device("cpu")):
-        with mock.patch.object(lesson, "device", place):
-            D, G = lesson.fresh()
-        optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+        D, G = (network.to(place) for network in lesson.fresh(settings))
+        d_optimizer, g_optimizer = optimizers_of(settings, D, G)
         averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-        parts = dict(zip(("d_optimizer", "g_optimizer"), optimizers), D=D, G=G, averaged=averaged)
-        run = helpers.Run(folder, {}, **parts)
-        run.stop = helpers.StopRule(images=run.images + STEPS * lesson.batch_size)
-        lesson.train(D, G, lesson.loader, *optimizers, 10**6, STEPS, averaged, run)
+        parts = dict(D=D, G=G, averaged=averaged)
+        run = helpers.Run(folder, {}, d_optimizer=d_optimizer, g_optimizer=g_optimizer, **parts)
+        more = helpers.StopRule(images=run.resume().images + STEPS * settings.batch_size)
+        run = run.extended(more)
+        step = lesson.averaged_step(lesson.train_step, averaged, run, "constant")
+        networks = D, G, experiment.loader, d_optimizer, g_optimizer
+        lesson.train(*networks, 10**6, STEPS, run, step)
     table.add(subject="20 here, then on the processor", measure="steps", value=run.step)
 
 
@@ -101,7 +113,7 @@ def steps_of_the_baseline(D, G, real):
 
 
 def steps_of_the_lesson(D, G, real):
-    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    optimizers = optimizers_of(lesson.settings, D, G)
     averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
     while True:
         lesson.train_step(D, G, real, *optimizers)
@@ -111,7 +123,7 @@ def steps_of_the_lesson(D, G, real):
 
 def steps_of_a_graph(D, G, real):
     """The lesson's step as one CUDA graph, replayed on a batch that stays in its place."""
-    optimizers = lesson.adam(D, lesson.d_lr), lesson.adam(G, lesson.lr)
+    optimizers = optimizers_of(lesson.settings, D, G)
     for optimizer in optimizers:
         optimizer.param_groups[0]["capturable"] = True
     averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
@@ -189,15 +201,16 @@ def run_faces(table, args):
         row = dict(size=size, minutes=f"{minutes:g}")
         if table.has(experiment="faces", **row) or not args.has_time_for(minutes + 0.5):
             continue
-        row["data"] = prepare(args.faces, size, runs=args.runs)
-        settings = dict(size=size, minutes=minutes, batch_size=lesson.batch_size)
-        folder, networks = args.runs / f"faces_{size}", lesson.fresh(size)
-        whole = dict(step=lesson.regularised_step, schedule="linear")
-        run = train_for({"minutes": minutes}, folder, settings, lesson.loader, *networks, **whole)
-        test = lesson.real_faces("test")
+        experiment = prepare(args.faces, args.runs, image_size=size)
+        settings, row["data"] = experiment.settings, experiment.data
+        folder, networks = args.runs / f"faces_{size}", lesson.fresh(settings)
+        whole = dict(step=lesson.regularized_step, schedule="linear")
+        run = train_until(helpers.StopRule(minutes), folder, experiment, *networks, **whole)
+        test = experiment.real("test")
         faces = lesson.sample_faces(run.best_generator(), 2 * len(test), 1000)
-        for measure, value in scores(faces, test).items():
-            words = f"batches of {lesson.batch_size}"
+        found = scores(faces, test, experiment.validation_features)
+        for measure, value in found.items():
+            words = f"batches of {settings.batch_size}"
             table.add(**row, subject=words, measure=measure, value=value, images=run.images)
 
 
@@ -209,7 +222,7 @@ class Part(Table):
         self.name = name
 
     def add(self, **values):
-        super().add(experiment=self.name, machine=machine(), **values)
+        super().add(experiment=self.name, **values)
 
 
 PARTS = {

@@ -16,66 +16,72 @@ import argparse
 import re
 from pathlib import Path
 
-from common import HERE, RUNS, Table, device, helpers, lesson, machine, prepare, train_for
+from common import HERE, RUNS, Table, helpers, lesson, load, prepare, train_until
 from results import scores
 
 
-def networks(size, smaller):
-    """Networks for size / smaller pixels, wide enough to grow: half as wide at twice the size."""
-    widths = [smaller * width // 2 for width in (lesson.d_conv_dim, lesson.g_conv_dim)]
-    lesson.Discriminator.widest, lesson.Generator.widest = 16, 16  # small ones end as wide
-    return lesson.fresh(size // smaller, widths)
+def settings_at(settings, smaller):
+    """Settings for 1 / smaller of the size, as wide as fits growing: half as wide at twice it."""
+    return settings.but(
+        image_size=settings.image_size // smaller,
+        d_conv_dim=smaller * settings.d_conv_dim // 2,
+        g_conv_dim=smaller * settings.g_conv_dim // 2,
+    )
 
 
-def train(name, minutes, size, D, G, schedule="linear"):
-    """A run at this size."""
-    prepare_size(size)
-    settings = {"name": name, "size": size, "minutes": minutes, "seed": lesson.seed}
-    folder = Path(f"{lesson.out_dir}_growing", name)
-    limit, step = {"minutes": minutes}, lesson.regularised_step
-    return train_for(limit, folder, settings, lesson.loader, D, G, step, schedule=schedule)
+def networks(settings):
+    """D and G that may be 16 times as wide as their conv_dim, so that small ones end as wide."""
+    kinds = dict(D=lesson.Discriminator, G=lesson.Generator)
+    wide = {name: type(name, (kind,), {"widest": 16}) for name, kind in kinds.items()}
+    return lesson.fresh(settings, **wide)
 
 
-def prepare_size(size):
-    """The loader and the features of the validation faces, at this size."""
-    if lesson.image_size == size:
-        return
-    lesson.image_size = size
-    lesson.loader = lesson.get_dataloader(lesson.batch_size, size, lesson.faces_dir, flip=True)
-    helpers.keep_on(device(), lesson.loader.dataset)
-    lesson.validation_features = helpers.face_features(lesson.real_faces("validation"))
+def train(name, minutes, settings, D, G, schedule="linear"):
+    """A run with these settings -> the Experiment and the Run."""
+    experiment = load(settings)
+    folder, stop = Path(f"{settings.out_dir}_growing", name), helpers.StopRule(minutes)
+    options = dict(step=lesson.regularized_step, schedule=schedule, name=name)
+    return experiment, train_until(stop, folder, experiment, D, G, **options)
 
 
-def grow(size, minutes, start=None):
-    """The runs of the stages, each from the weights of the one before, the first from a file."""
+def grow(settings, minutes, start=None):
+    """The stages, each from the weights of the one before, the first from a file."""
+    size, found, old = settings.image_size, [], None
     stages = [(4, 0.25), (2, 0.25), (1, 0.5)] if size >= 128 else [(2, 0.5), (1, 0.5)]
-    runs, old = [], None
     if start:
-        stages, (D, old) = [(1, 1)], networks(size, 2)
+        stages, (D, old) = [(1, 1)], networks(settings_at(settings, 2))
         helpers.begin_with(start, D, old)
     for smaller, share in stages:  # the size divided by so much, for such a share of the time
-        D, G = networks(size, smaller)
+        stage = settings_at(settings, smaller)
+        D, G = networks(stage)
         if old:
             lesson.carry_over(old, G)
-        name = f"grown_to_{size // smaller}_of_{size}" + (f"_from_{start}" if start else "")
+        name = f"grown_to_{stage.image_size}_of_{size}" + (f"_from_{start}" if start else "")
         name = re.sub(r"[^\w.]+", "_", name)
-        schedule = "linear" if smaller == 1 else None
-        runs.append(train(name, minutes * share, size // smaller, D, G, schedule))
+        schedule = "linear" if smaller == 1 else "constant"
+        found.append(train(name, minutes * share, stage, D, G, schedule))
         old = G
-    return runs
+    return found
+
+
+def from_the_start(settings, minutes):
+    settings = settings_at(settings, 1)
+    return [train("from_the_start", minutes, settings, *networks(settings))]
 
 
 def measures(stages):
     """Rows for the scores on the way, and for the end on test faces of its size."""
-    seconds, test = 0.0, lesson.real_faces("test")
-    for run in stages:
+    seconds = 0.0
+    for experiment, run in stages:
+        size = experiment.settings.image_size
         for score in run.scores:
-            words = f"at {run.settings['size']} pixels after {seconds + score[2]:.0f} s"
-            yield words, "FFD", score[-1], 2000
+            yield f"at {size} pixels after {seconds + score[2]:.0f} s", "FFD", score[-1], 2000
         seconds += run.seconds
-    faces = lesson.sample_faces(run.best_generator(), 2 * len(test), 1000 + lesson.seed)
-    for measure, value in scores(faces, test).items():
-        yield f"at {run.settings['size']} pixels, test faces", measure, value, len(test)
+    test = experiment.real("test")
+    latent_seed = 1000 + experiment.settings.seed
+    faces = lesson.sample_faces(run.best_generator(), 2 * len(test), latent_seed)
+    for measure, value in scores(faces, test, experiment.validation_features).items():
+        yield f"at {size} pixels, test faces", measure, value, len(test)
 
 
 def main(arguments=None):
@@ -91,21 +97,22 @@ def main(arguments=None):
     parser.add_argument("--table", type=Path, default=HERE / "growing.csv")
     args = parser.parse_args(arguments)
 
-    data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
+    changes = dict(image_size=args.size, seed=args.seed)
+    experiment, table = prepare(args.faces, args.runs, **changes), Table(args.table)
     words = "growing" + (f" from {args.start.as_posix()}" if args.start else "")
-    row = dict(experiment=words, data=data, size=args.size)
+    row = dict(experiment=words, data=experiment.data, size=args.size)
     row |= dict(minutes=f"{args.minutes:.1f}", seed=args.seed)
-    ways = {"grown": lambda: grow(args.size, args.minutes, args.start)}
+    ways = {"grown": lambda: grow(experiment.settings, args.minutes, args.start)}
     if not args.grown_only:
-        whole = networks(args.size, 1)
-        ways["from the start"] = lambda: [train("from_the_start", args.minutes, args.size, *whole)]
+        ways["from the start"] = lambda: from_the_start(experiment.settings, args.minutes)
     for way, train_stages in ways.items():
         if table.has(**row, subject=f"{way}: at {args.size} pixels, test faces"):
             continue
         stages = train_stages()
+        _, last = stages[-1]
         for subject, measure, value, n in measures(stages):
             values = dict(subject=f"{way}: {subject}", measure=measure, value=value, n=n)
-            table.add(**row, **values, images=stages[-1].images, machine=machine())
+            table.add(**row, **values, images=last.images)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train the CycleGAN that puts a label on and takes it off, and measure it: rows of makeup.csv.
 
     python .ci/experiments/makeup.py FACES [--label Heavy_Makeup] [--same Male] [--size 32]
-        [--cycle 1] [--identity 0.3] [--minutes 10] [--seed 0]
+        [--cycle 1] [--identity 0.3] [--images 40000] [--seed 0]
 
 FACES: a folder of faces with these labels, or "drawn". Domain A has the faces without the label,
 domain B those with it, all with the same value of --same. On drawn faces it is compared with the
@@ -11,22 +11,24 @@ What is in the table is not made again; a run that was stopped goes on.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
-from common import HERE, RUNS, Table, bounded_by, lesson, machine, prepare
+from common import HERE, RUNS, Table, lesson, prepare
 
 PEOPLE = 500  # drawn both ways, to compare with
 MEASURES = "L1 in the region", "change outside / inside"
 
 
-def compare_with_truth(G_AB, G_BA, A, B, common):
+def compare_with_truth(G_AB, G_BA, A, B, common, settings):
     """Rows for people drawn both ways: the CycleGAN, and two simple rivals."""
-    a, b, region = lesson.drawn_pairs(PEOPLE, lesson.image_size, common)
+    size, label = settings.image_size, settings.domain_label
+    a, b, region = lesson.drawn_pairs(PEOPLE, size, label, common)
     shift = lesson.some_of(B)[0].mean(0) - lesson.some_of(A)[0].mean(0)
     ways = ("A to B", a, b, G_AB, shift), ("B to A", b, a, G_BA, -shift)
     for way, before, wanted, generator, change in ways:
-        methods = {"doing nothing": before, "mean recolouring": (before + change).clamp(-1, 1)}
+        methods = {"doing nothing": before, "mean recoloring": (before + change).clamp(-1, 1)}
         methods["CycleGAN"] = lesson.in_batches(generator, before)
         for method, after in methods.items():
             errors = lesson.makeup_errors(before, after, wanted, region)
@@ -59,7 +61,6 @@ def domain_classifier(A, B):
     """A classifier of the two domains, trained on their validation faces."""
     a, b = (lesson.some_of(domain.part("validation"))[0] for domain in (A, B))
     labels = torch.cat([torch.zeros(len(a), 1), torch.ones(len(b), 1)])
-    torch.manual_seed(0)
     return lesson.attribute_classifier(torch.cat([a, b]), labels)
 
 
@@ -79,15 +80,15 @@ def ask_classifier(G_AB, G_BA, A, B):
         yield from change_by_band(name, before, after, eyes)
 
 
-def train(size, minutes):
+def train(settings, images):
     """The run, and rows (subject, measure, value, n)."""
-    A, B, common = lesson.domains(size)
-    with bounded_by(minutes):
-        run = lesson.train_cyclegan(A, B, size, n_images=None)
+    A, B, common = lesson.domains(settings)
+    bounded = settings.but(experiment_images=math.ceil(images / 3))  # the lesson's section: 3 x
+    run = lesson.train_cyclegan(A, B, bounded)
     G_AB, G_BA = run.parts["generators"].eval()
     rows = [("A", "faces to train on", len(A), len(A)), ("B", "faces to train on", len(B), len(B))]
     if "drawn_faces" in Path(A.root).parts:
-        rows += compare_with_truth(G_AB, G_BA, A, B, common)
+        rows += compare_with_truth(G_AB, G_BA, A, B, common, settings)
     return run, [*rows, *ask_classifier(G_AB, G_BA, A, B)]
 
 
@@ -98,32 +99,32 @@ def main(arguments=None):
     parser.add_argument("--label", default="Heavy_Makeup")
     parser.add_argument("--same", default="Male", help="an empty text: among all")
     parser.add_argument("--size", type=int, default=32, help="pixels")
-    parser.add_argument("--cycle", type=float, default=lesson.cycle_weight, help="its weight")
-    parser.add_argument("--identity", type=float, default=lesson.identity_weight, help="its weight")
-    parser.add_argument("--minutes", type=float, default=10)
+    weights = lesson.settings.cycle_weight, lesson.settings.identity_weight
+    parser.add_argument("--cycle", type=float, default=weights[0], help="its weight")
+    parser.add_argument("--identity", type=float, default=weights[1], help="its weight")
+    parser.add_argument("--images", type=int, default=40_000, help="to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--table", type=Path, default=HERE / "makeup.csv")
     args = parser.parse_args(arguments)
 
-    data, table = prepare(args.faces, args.size, args.seed, args.runs), Table(args.table)
-    words, weights = args.label, (args.cycle, args.identity)
-    if weights != (lesson.cycle_weight, lesson.identity_weight):
+    changes = dict(image_size=args.size, seed=args.seed, domain_label=args.label)
+    changes |= dict(domain_same=args.same or None)
+    changes |= dict(cycle_weight=args.cycle, identity_weight=args.identity)
+    experiment, table = prepare(args.faces, args.runs, **changes), Table(args.table)
+    words = args.label
+    if (args.cycle, args.identity) != weights:
         words += f", cycle {args.cycle:g}, identity {args.identity:g}"
     words += f", same {args.same or 'any'}" if args.same != "Male" else ""
-    lesson.cycle_weight, lesson.identity_weight = weights
-    row = dict(experiment=words, data=data, size=args.size, minutes=f"{args.minutes:.1f}")
+    row = dict(experiment=words, data=experiment.data, size=args.size, images=args.images)
     row["seed"] = args.seed
     if table.has(**row):
         return
-    lesson.domain_label, lesson.domain_same = args.label, args.same or None
-    lesson.out_dir = f"{lesson.out_dir}_{args.label}_{args.size}_{args.minutes:g}_minutes"
-    run, found = train(args.size, args.minutes)
+    settings = experiment.settings
+    out_dir = f"{settings.out_dir}_{args.label}_{args.size}_{args.images}"
+    run, found = train(settings.but(out_dir=out_dir), args.images)
     for subject, measure, value, n in found:
-        table.add(
-            **row, images=run.images, subject=subject, measure=measure,
-            value=value, n=n, machine=machine(),
-        )  # fmt: skip
+        table.add(**row, subject=subject, measure=measure, value=value, n=n)
 
 
 if __name__ == "__main__":

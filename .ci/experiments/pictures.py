@@ -1,13 +1,14 @@
-"""Make the pictures in assets/ from finished runs.
+"""Make the pictures in assets/images from finished runs.
 
-    python .ci/experiments/pictures.py strip RUN [GENERATOR] assets/images/strip.png
-    python .ci/experiments/pictures.py faces RUN assets/images/gallery_32.png [--columns 14] [--n 42]
-    python .ci/experiments/pictures.py losses RUN assets/images/collapsed.png
-    python .ci/experiments/pictures.py three_runs HEALTHY COLLAPSED WINS assets/images/three_runs.png
-    python .ci/experiments/pictures.py faces RUN assets/images/grown_128.png --columns 8 --n 16 --zoom 1
-    python .ci/experiments/pictures.py rows RUN [RUN ...] assets/images/album.png
-    python .ci/experiments/pictures.py styles RUN assets/images/styles.png
-    python .ci/experiments/pictures.py drawn assets/images/drawn_faces.png
+    python .ci/experiments/pictures.py KIND PATHS... PICTURE [--columns 14] [--n 42] [--zoom 2]
+
+    strip RUN [GENERATOR]                   strip.png
+    faces RUN                               gallery_32.png, grown_128.png
+    losses RUN
+    three_runs HEALTHY COLLAPSED WINS       three_runs.png
+    rows RUN [RUN ...]                      album.png
+    styles RUN                              styles.png
+    drawn                                   drawn_faces.png
 
 RUN: the folder that a run left, or for faces and rows a checkpoint. strip: its sample grids at the
 start and after 10 s, 1 minute, 5 minutes and an hour (as far as it went), and what a generator of
@@ -139,10 +140,10 @@ def styles(run, path):
     styles moved half of the way to the mean, and all of it."""
     state = helpers.load_checkpoint(run / "best.pt")["averaged"]
     state = {name.removeprefix("module."): x for name, x in state.items() if "." in name}
-    generator = lesson.StyleGenerator(lesson.z_size, lesson.g_conv_dim).eval()
+    generator = lesson.StyleGenerator(lesson.settings.z_size, lesson.settings.g_conv_dim).eval()
     generator.load_state_dict(state)
     n_layers = len(generator.layers)
-    latents = torch.randn(1016, lesson.z_size, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(1016, lesson.settings.z_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         w = generator.mapping(latents)
         coarse, fine, mean = w[:8], w[8:16], w.mean(0)

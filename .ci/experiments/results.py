@@ -17,55 +17,70 @@ as many generated ones, twice as many for the FFD, of latents that chose nothing
 
 import argparse
 import ast
+import dataclasses
 import functools
 import re
 from pathlib import Path
-from unittest import mock
 
 import baseline
 import numpy as np
 import torch
-from common import HERE, RUNS, Table, device, helpers, is_past, lesson, machine, prepare, train_for
+from common import (
+    HERE,
+    RUNS,
+    Table,
+    device,
+    helpers,
+    is_past,
+    lesson,
+    prepare,
+    train_until,
+)
 
 SETTINGS = ("image_size", "batch_size", "z_size", "d_conv_dim", "g_conv_dim", "lr", "d_lr", "beta1")
 COLUMNS = (
     *("data", "recipe", "seed", "minutes", "images", "images_per_second", "d_loss", "g_loss"),
     *("ffd_validation", "ffd", "swd", "precision", "recall", "ms_ssim", "faces", "settings"),
-    "machine",
+    *("machine", "commit"),
 )
 SCORES = COLUMNS[8:14]
 
 
-def constant(D, G):
+def constant(settings, D, G):
     return {}
 
 
-def whole_run(D, G):
-    return {"step": lesson.regularised_step, "schedule": "linear"}
+def whole_run(settings, D, G):
+    return {"step": lesson.regularized_step, "schedule": "linear"}
 
 
-def for_an_hour(D, G):
+def whole_run_nearest(settings, D, G):
+    return whole_run(settings, D, G) | lesson.CHOICES["G: nearest"](settings, D, G)
+
+
+def for_an_hour(settings, D, G):
     penalties = functools.partial(lesson.penalty, r1=0.1)
     return {"step": lesson.step_with(penalties=penalties, interval=16), "schedule": "linear"}
 
 
-def unsmoothed_step(*networks, run):
-    """The lesson's step without the smoothed label."""
-    real_loss = lesson.real_loss
-    with mock.patch.object(lesson, "real_loss", lambda D_out, smooth=False: real_loss(D_out)):
-        return lesson.train_step(*networks)
+def unsmoothed_step(D, G, real, d_optimizer, g_optimizer, run):
+    """The lesson's step with 1 for the label of real faces."""
+    fake = G(torch.randn(len(real), G.z_size, device=real.device))
+    d_loss = lesson.real_loss(D(real)) + lesson.fake_loss(D(fake.detach()))
+    d_loss = lesson.update(D, d_optimizer, d_loss)
+    return d_loss, lesson.update(G, g_optimizer, lesson.real_loss(D(fake)))
 
 
-def without_smoothing(D, G):
+def without_smoothing(settings, D, G):
     return {"step": unsmoothed_step}
 
 
 CHANGES = {
     **lesson.CHOICES,
-    "D: group norm": lambda D, G: {"D": lesson.exchange_norm(D, "group")},
-    "D: pixel norm": lambda D, G: {"D": lesson.exchange_norm(D, "pixel")},
+    "D: group norm": lambda s, D, G: {"D": lesson.exchange_norm(D, "group")},
+    "D: pixel norm": lambda s, D, G: {"D": lesson.exchange_norm(D, "pixel")},
     "notebook": whole_run,
-    "notebook, G: nearest": lambda D, G: whole_run(D, G) | lesson.CHOICES["G: nearest"](D, G),
+    "notebook, G: nearest": whole_run_nearest,
     "constant": constant,
     "R1, linear decay": for_an_hour,
     "collapsed": constant,
@@ -73,38 +88,22 @@ CHANGES = {
 }
 CHANGED_SETTINGS = {
     "baseline": baseline.SETTINGS,
-    "equal rates": {"d_lr": 0.0008},
     "collapsed": {"lr": 0.02, "beta1": 0.9},
     "the discriminator wins": {"lr": 0.0001, "d_lr": 0.004, "d_conv_dim": 64},
 }
-IN_THE_TABLE = {"baseline": "usual"}  # as an earlier version of this script called it
 
 
-def settings_of(recipe, size, changes):
-    """A recipe's settings: the lesson's, but for its own and those of --set."""
-    settings = {name: getattr(lesson, name) for name in SETTINGS}
-    return settings | CHANGED_SETTINGS.get(recipe, {}) | changes | {"image_size": size}
-
-
-def build(recipe, settings):
-    """Networks, and what else differs: keyword arguments of common.train_for."""
-    torch.manual_seed(lesson.seed)
+def build(recipe, experiment):
+    """What the recipe trains: settings, D, G, and other arguments of common.train_until."""
+    settings = experiment.settings
+    torch.manual_seed(settings.seed)
     if recipe == "baseline":
-        D, G = (net.to(device()) for net in baseline.networks(settings["image_size"]))
+        D, G = (net.to(device()) for net in baseline.networks(settings.image_size))
         optimizers = baseline.adam(D), baseline.adam(G)
-        loader = baseline.loader(settings["image_size"], lesson.faces_dir)
-        return dict(D=D, G=G, optimizers=optimizers, step=baseline.step, loader=loader)
-    widths = settings["d_conv_dim"], settings["g_conv_dim"]
-    D, G = lesson.fresh(settings["image_size"], widths)
-    parts = {"D": D, "G": G} | CHANGES[recipe](D, G)
-    d_optimizer = parts.pop("d_optimizer", None)
-    d_optimizer = d_optimizer or lesson.adam(parts["D"], settings["d_lr"], settings["beta1"])
-    g_optimizer = lesson.adam(parts["G"], settings["lr"], settings["beta1"])
-    parts["optimizers"] = d_optimizer, g_optimizer
-    size, faces = settings["image_size"], lesson.faces_dir
-    loader = lesson.get_dataloader(settings["batch_size"], size, faces, flip=True)
-    helpers.keep_on(device(), loader.dataset)
-    return parts | {"loader": loader}
+        options = dict(optimizers=optimizers, step=baseline.step, average=newest_weights)
+        return dict(settings=settings, D=D, G=G) | options
+    D, G = lesson.fresh(settings)
+    return dict(settings=settings, D=D, G=G) | CHANGES[recipe](settings, D, G)
 
 
 def newest_weights(averages, weights, n):
@@ -113,63 +112,67 @@ def newest_weights(averages, weights, n):
         average.copy_(weight)
 
 
-def train(recipe, seed, limit, settings, folder):
-    """The run of this recipe, continued up to the limit, {"minutes": 5} say."""
-    lesson.seed = seed
-    changed = {"moving_average": newest_weights} if recipe == "baseline" else {}
-    with mock.patch.multiple(lesson, **settings, **changed):
-        return train_for(limit, folder, settings | {"seed": seed}, **build(recipe, settings))
+def train(recipe, experiment, parts, stop, folder):
+    """The run of a recipe whose parts `build` made, continued up to the StopRule."""
+    settings = parts.pop("settings")
+    loader = experiment.loader
+    if recipe == "baseline":
+        loader = baseline.loader(settings.image_size, settings.data_dir)
+    changed = dataclasses.replace(experiment, settings=settings, loader=loader)
+    return train_until(stop, folder, changed, name=recipe, **parts)
 
 
-def scores(faces, test):
+def scores(faces, test, validation_features):
     """What the table has of faces, twice as many as those to test on."""
     n = len(test)
     seen, real = helpers.face_features(faces), helpers.face_features(test)
-    values = [lesson.frechet_distance(seen, lesson.validation_features)]
+    values = [lesson.frechet_distance(seen, validation_features)]
     values += [lesson.frechet_distance(seen, real)]
     values += [float(np.mean(lesson.sliced_wasserstein(test, faces[:n])))]
     values += [*lesson.precision_recall(real, seen[:n]), lesson.ms_ssim(faces[:n])]
     return dict(zip(SCORES, values))
 
 
-def add_references(table, data, test):
+def add_references(table, experiment, test):
     """Rows for real faces and for noise."""
-    training = lesson.real_faces("train", 2 * len(test))
+    training = experiment.real("train", 2 * len(test))
     noise = 2 * torch.rand(training.shape, generator=torch.Generator().manual_seed(0)) - 1
     for name, faces in (("real", training), ("noise", noise)):
-        if not table.has(data=data, recipe=name):
-            row = dict(data=data, recipe=name, minutes=0, faces=len(test), machine=machine())
-            table.add(**row, **scores(faces, test))
+        if not table.has(data=experiment.data, recipe=name):
+            row = dict(data=experiment.data, recipe=name, minutes=0, faces=len(test))
+            table.add(**row, **scores(faces, test, experiment.validation_features))
 
 
-def add_run(table, row, run, test):
+def add_run(table, row, run, experiment, test):
     generator = run.best_generator()
-    faces = lesson.sample_faces(generator, 2 * len(test), 1000 + lesson.seed)
+    faces = lesson.sample_faces(generator, 2 * len(test), 1000 + experiment.settings.seed)
     d_loss, g_loss = np.mean(run.losses[-20:], 0).tolist()
-    seen = dict(images=run.images, images_per_second=run.images / run.seconds)
-    table.add(**seen | row, d_loss=d_loss, g_loss=g_loss, **scores(faces, test))
+    seen = dict(images=run.images, images_per_second=run.images_per_second)
+    found = scores(faces, test, experiment.validation_features)
+    table.add(**seen | row, d_loss=d_loss, g_loss=g_loss, **found)
 
 
-def measure(table, data, recipe, seed, limit, settings, test, runs):
-    """Train and add a row, unless it is there."""
-    words = ", ".join(f"{name} {value}" for name, value in settings.items())
-    row = dict(data=data, seed=seed, minutes="", settings=words) | limit
-    row["recipe"] = IN_THE_TABLE.get(recipe, recipe)
+def measure(table, recipe, experiment, limit, test, runs):
+    """Train until a limit, {"images": 50_000} say, and add a row, unless it is there."""
+    parts, data = build(recipe, experiment), experiment.data
+    settings = parts["settings"]  # what really runs
+    words = ", ".join(f"{name} {getattr(settings, name)}" for name in SETTINGS)
+    row = dict(data=data, recipe=recipe, seed=settings.seed, minutes="", settings=words) | limit
     if table.has(**row):
         return
-    row |= dict(faces=len(test), machine=machine())
+    row["faces"] = len(test)
     evolves = "decay" in recipe or "rate" in recipe or recipe.startswith("notebook")
     [(unit, most)] = limit.items()
-    name = f"{recipe}, seed {seed}" + (f", {most:.15g} {unit}" if evolves else "")
+    name = f"{recipe}, seed {settings.seed}" + (f", {most:.15g} {unit}" if evolves else "")
     folder = Path(runs, "results", data, "_".join(re.findall(r"[\w.]+", name)))
     try:
-        run = train(recipe, seed, limit, settings, folder)
+        run = train(recipe, experiment, parts, helpers.StopRule(**limit), folder)
     except FloatingPointError as error:
         print(error)
         table.add(**row, d_loss="diverged")
         return
     if not is_past(run, **limit):
-        add_run(table, row, run, test)
+        add_run(table, row, run, experiment, test)
 
 
 def print_table(table, data):
@@ -217,17 +220,18 @@ def main(arguments=None):
     parser.add_argument("--table", type=Path, default=HERE / "results.csv")
     args = parser.parse_args(arguments)
 
-    data = prepare(args.faces, args.size, runs=args.runs)
-    table, test = Table(args.table, COLUMNS), lesson.real_faces("test")
-    add_references(table, data, test)
     unit, most = ("images", args.images) if args.images else ("minutes", args.minutes)
     limits = [{unit: value} for value in sorted(most)]
+    table, changes = Table(args.table, COLUMNS), dict(args.set) | {"image_size": args.size}
     for recipe in args.only:
-        settings = settings_of(recipe, args.size, dict(args.set))
         for seed in args.seeds:
+            settings = CHANGED_SETTINGS.get(recipe, {}) | changes | {"seed": seed}
+            experiment = prepare(args.faces, args.runs, **settings)
+            test = experiment.real("test")
+            add_references(table, experiment, test)
             for limit in limits:
-                measure(table, data, recipe, seed, limit, settings, test, args.runs)
-    print_table(table, data)
+                measure(table, recipe, experiment, limit, test, args.runs)
+    print_table(table, experiment.data)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from common import device, helpers, lesson
 
-from assets import face_files
+from assets.lib.labels import read_attributes
 from assets.lib.network import WEIGHTS, FaceNetwork
 
 BATCH = 128
@@ -78,7 +78,7 @@ def train(network, images, labels, held_out, epochs, peak=4e-3):
 
 def read(faces, attributes):
     """The names of the attributes; images in [0, 1] and labels to train on, and held out."""
-    names, table = face_files.read_attributes(attributes)
+    names, table = read_attributes(attributes)
     dataset = lesson.get_dataloader(1, 64, faces).dataset
     pairs = []
     for part in helpers.PARTS:
