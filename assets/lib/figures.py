@@ -1,4 +1,4 @@
-"""Figures, sample grids, animations and progress bars."""
+"""Figures and progress bars."""
 
 import base64
 import io
@@ -8,12 +8,8 @@ import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
-from PIL import Image
 from torchvision.utils import make_grid
 from tqdm import tqdm
-
-from assets.lib.files import write_file
 
 
 def in_notebook():
@@ -117,45 +113,3 @@ def show_figure(figure, alt):
     else:
         plt.show()
     plt.close(figure)
-
-
-class SampleGrids:
-    """Grids of samples as training goes on, in folder/samples, and the animation made of them.
-
-    `sample(generator)` gives images (N, 3, H, W) in [-1, 1], always of the same latents.
-    """
-
-    def __init__(self, folder, sample):
-        self.folder, self.sample, self.handle = folder / "samples", sample, None
-
-    def files(self):
-        return sorted(self.folder.glob("step_*.png"), key=lambda path: int(path.stem[5:]))
-
-    def keep(self, step, generator):
-        """Write and show the grid of this step -> whether the samples are all alike."""
-        images = self.sample(generator).float()
-        grid = Image.fromarray(image_grid(images))
-        write_file(self.folder / f"step_{step:07d}.png", lambda file: grid.save(file, "PNG"))
-        self.show_last()
-        return images.std(0).mean() < 0.1
-
-    def show_last(self):
-        """Show the last grid in place of the one before."""
-        for path in self.files()[-1:]:
-            grid = Image.open(path)
-            zoom = max(1, 800 // grid.width)
-            grid = grid.resize((grid.width * zoom, grid.height * zoom), Image.NEAREST)
-            alt = f"Samples after {int(path.stem[5:]):,} steps"
-            self.handle = show_live(grid, self.handle, alt)
-
-    def animate(self, path, most=20, width=540):
-        """Write a GIF about `width` pixels wide: two rows of up to `most` grids."""
-        files = self.files()
-        chosen = np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int)
-        grids = [Image.open(files[i]) for i in chosen]
-        w, h = grids[0].size
-        h, zoom = min(h, (w + 2) // 4 - 2), max(1, width // w)  # of rows of eight
-        frames = [x.resize((w * zoom, h * zoom), Image.NEAREST, (0, 0, w, h)) for x in grids]
-        milliseconds = [250] * (len(frames) - 1) + [2000]  # it rests on the last one
-        options = dict(save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-        write_file(path, lambda file: frames[0].save(file, "GIF", **options))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from assets.lib.checkpoints import Checkpoints, load_checkpoint, load_parts, plain, split_parts
 from assets.lib.devices import explain_too_little_memory, random_state, restore_random_state
 from assets.lib.export import export_generator
-from assets.lib.figures import SampleGrids, progress
+from assets.lib.figures import progress
 from assets.lib.ranks import (
     averaged_gradients,
     from_rank_0,
@@ -24,6 +24,7 @@ from assets.lib.ranks import (
     wait_for_ranks,
     world,
 )
+from assets.lib.samples import SampleGrids
 from assets.lib.scores import recalibrate_batch_norm
 
 D_WINS = "d_loss is near its least: the discriminator has all but won. Lower d_lr or d_conv_dim."
