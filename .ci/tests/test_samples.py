@@ -1,5 +1,7 @@
 """Sample grids: what they show, their order, and the animation made of them."""
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -59,8 +61,10 @@ def test_the_animation_shows_whole_faces_at_a_size_that_fits_a_page(tmp_path, n,
 @pytest.mark.parametrize("n, size", [(32, 16), (32, 64), (16, 256), (1, 16)])
 def test_the_animation_stays_below_3_mb_whatever_it_shows(tmp_path, n, size):
     grids = SampleGrids(tmp_path, lambda _: torch.rand(n, 3, size, size) * 2 - 1)
-    for step in range(20):
+    for step in range(3):
         grids.keep(step, None)
+    for step in range(3, 20):
+        shutil.copy(grids.files()[step % 3], grids.folder / f"step_{step}.png")
     grids.animate(tmp_path / "training.gif")
     with Image.open(tmp_path / "training.gif") as animation:
         assert animation.n_frames == 20, f"expected 20 frames, got {animation.n_frames}"

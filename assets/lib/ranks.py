@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from assets.lib.devices import has_fast_bfloat16, has_gpu
+from assets.lib.files import say_once
 from assets.lib.settings import check, number
 
 
@@ -29,10 +30,14 @@ def find_device():
 
 
 def default_batch_size(n_images, image_size=32):
-    """Images per training step: 32; for small faces on a GPU 128 or 256 (see performance.md)."""
+    """Images per training step: 32; for small faces on a GPU 128 or 256 (see performance.md).
+
+    For fewer than 36 images it is the largest power of two that is at most 90 % of them.
+    """
     device = find_device()
     if device.type == "cpu" or n_images < 1000 or image_size > 64:
-        return 32
+        most = max(1, int(0.9 * n_images))
+        return min(32, 2 ** (most.bit_length() - 1))
     n = 256 if has_fast_bfloat16(device) and image_size <= 32 else 128
     print(f"On this GPU a step takes {n} images, not 32. To change that, set batch_size.")
     return n
@@ -63,7 +68,11 @@ def join_ranks():
 
     From then on only rank 0 prints.
     """
-    size, needed = int(os.environ.get("WORLD_SIZE", 1)), {"RANK", "LOCAL_RANK", "MASTER_ADDR"}
+    size = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    check(
+        "WORLD_SIZE", size, re.compile("[1-9][0-9]*").fullmatch, "it must be a number of processes"
+    )
+    size, needed = int(size), {"RANK", "LOCAL_RANK", "MASTER_ADDR"}
     if size == 1:
         return 0, 1
     check("WORLD_SIZE", size, lambda _: needed <= os.environ.keys(), "start it with torchrun")
@@ -97,13 +106,23 @@ def explain_lost_ranks():
         if not re.search(signs, str(error), re.IGNORECASE):
             raise
         raise ConnectionError(
-            "Another rank has ended, or does not answer, and this one ends with it. With "
-            "--max-restarts torchrun starts all again, and the run goes on from its checkpoint."
+            "Another rank has ended or does not answer, so this one ends too. With --max-restarts "
+            "torchrun restarts all of them, and the run resumes from its checkpoint."
         ) from error
 
 
+def numbers_from_rank_0(*numbers):
+    """Rank 0's numbers, on every rank: cheap enough for each step, since nothing is pickled."""
+    if world()[1] == 1:
+        return numbers
+    tensor = torch.tensor(numbers, dtype=torch.float64)
+    with explain_lost_ranks():
+        dist.broadcast(tensor, 0)
+    return tensor.tolist()
+
+
 def from_rank_0(value=None):
-    """Rank 0's value, on every rank; the others wait for it."""
+    """Rank 0's value of any kind, on every rank; the others wait for it."""
     values = [value]
     if world()[1] > 1:
         with explain_lost_ranks():
@@ -141,21 +160,26 @@ def wait_for_ranks():
 def share_of(loader):
     """This rank's share of a DataLoader: the ranks' batches together are the loader's own.
 
-    A loader of an IterableDataset is taken as the rank's own; all ranks' must be equally long.
+    A batch size that is no multiple of the number of ranks is rounded down to one. A loader of an
+    IterableDataset is taken as the rank's own; all ranks' must be equally long.
     """
     _, size = world()
     if size == 1 or isinstance(loader.dataset, IterableDataset):
         return loader
     order = list(loader.sampler)  # so that the next batch is the same for any number of ranks
-    n, sentence = loader.batch_size, f"{size} ranks share it: give a multiple, {len(order)} at most"
-    check("batch_size or domain_batch", n, range(size, len(order) + 1, size).__contains__, sentence)
+    advice = f"{size} ranks share it: give at least {size}, and at most the {len(order)} images"
+    check("batch_size or domain_batch", loader.batch_size, number(size, len(order), True), advice)
+    n = loader.batch_size // size
+    if n * size < loader.batch_size:
+        say_once(f"{size} ranks share batches of {n * size} images, not {loader.batch_size}.")
     own = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
-    collate = loader.collate_fn
-    return DataLoader(loader.dataset, n // size, sampler=own, drop_last=True, collate_fn=collate)
+    return DataLoader(loader.dataset, n, sampler=own, drop_last=True, collate_fn=loader.collate_fn)
 
 
 def average_gradients(optimizer, *_):
     """Replace the gradients that an optimizer is about to use by their means over the ranks."""
+    if world()[1] == 1:
+        return
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     flat = mean_of_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
