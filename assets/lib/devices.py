@@ -56,30 +56,59 @@ def autocast(device):
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
-NO_MEMORY = "(?i)(out of|not enough|allocate) memory|STATUS_ALLOC_FAILED|unable to find an engine"
+TOO_LITTLE = "There is too little memory for these settings"
+SIGNS_OF_TOO_LITTLE = (  # in the messages of CUDA, cuBLAS, cuDNN, MPS and the processor
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "failed to allocate",
+    "bad.?alloc",
+    "alloc(ation)?_failed",
+    "status_not_initialized",
+    "unable to find an engine",
+    "invalid buffer size",
+)
+
+
+def is_too_little_memory(error):
+    """Whether an error says that there is too little memory."""
+    signs = "|".join(SIGNS_OF_TOO_LITTLE)
+    return isinstance(error, MemoryError) or re.search(signs, str(error), re.IGNORECASE) is not None
 
 
 @contextlib.contextmanager
-def explain_too_little_memory(recorder):
-    """Within it, an error for want of memory says what to lower, and frees what the step held."""
+def explain_too_little_memory(what_stands=""):
+    """Within it, or within a function that it decorates, an error for want of memory gives advice.
+
+    The MemoryError says which settings to lower; what the failed step held is freed.
+    `what_stands`: a sentence about what was saved, or a function that returns one.
+    """
     try:
         yield
         return
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, str(error)):
+        if str(error).startswith(TOO_LITTLE) or not is_too_little_memory(error):
             raise
-        while error:
-            traceback.clear_frames(error.__traceback__)
-            error = error.__cause__ or error.__context__
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        free_frames(error)
     torch.cuda.empty_cache()
-    advice = MemoryError(
-        "There is too little memory for these settings: lower batch_size, d_conv_dim, g_conv_dim "
-        f"or image_size, or end other programs that use it. {recorder.kept}"
-    )
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    stands = what_stands() if callable(what_stands) else what_stands
+    remedy = "lower batch_size, d_conv_dim, g_conv_dim or image_size, or end other programs"
+    sentences = f"{TOO_LITTLE}: {remedy}.", stands, f"({reason[:150]})"
+    advice = MemoryError(" ".join(filter(None, sentences)))
     try:
         raise advice
     finally:
         advice.__context__ = None  # the first error, which would keep the step's tensors
+
+
+def free_frames(error):
+    """Clear the local variables of the frames that an error, and those before it, went through."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def random_state():

@@ -98,7 +98,7 @@ class Run:
         self.stopped = self.pressed = self.ending = False
         self.started = time.perf_counter() - self.seconds
         with contextlib.ExitStack() as stack:
-            stack.enter_context(explain_too_little_memory(self.recorder))
+            stack.enter_context(explain_too_little_memory(lambda: self.recorder.kept))
             parts = self.networks.values(), self.optimizers.values()
             stack.enter_context(averaged_gradients(*parts))
             self.recorder.start(stack)
