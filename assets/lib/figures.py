@@ -3,19 +3,27 @@
 import base64
 import io
 import math
+import os
 import sys
 import warnings
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from torchvision.utils import make_grid
 from tqdm import tqdm
+
+INLINE = "module://matplotlib_inline.backend_inline"
 
 
 def in_notebook():
     """Whether this code runs in a notebook's kernel."""
     ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+if in_notebook():  # whatever the environment says: pyplot raises an error for an unknown backend
+    os.environ["MPLBACKEND"] = INLINE
+
+import matplotlib.pyplot as plt  # noqa: E402
 
 
 def show_live(shown, handle=None, alt=""):
@@ -38,7 +46,7 @@ def show_animation(path):
     """Show a GIF in the notebook, as HTML: the form that every viewer of notebooks plays."""
     if in_notebook():
         data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
-        alt = "The samples as training went on"
+        alt = "Samples in the course of training"
         html = f'<img src="data:image/gif;base64,{data}" alt="{alt}">'
         sys.modules["IPython"].display.display({"text/html": html, "text/plain": alt}, raw=True)
 
@@ -60,10 +68,9 @@ def progress(*args, **settings):
 
 
 def use_inline_figures():
-    """Show figures in a notebook even if the environment sets MPLBACKEND=Agg, as servers do."""
-    shell = sys.modules["IPython"].get_ipython() if in_notebook() else None
-    if hasattr(shell, "kernel") and plt.get_backend().lower() == "agg":
-        shell.run_line_magic("matplotlib", "inline")
+    """In a notebook, show figures below their cell, whichever backend pyplot has."""
+    if in_notebook() and plt.get_backend().lower() not in ("inline", INLINE):
+        sys.modules["IPython"].get_ipython().run_line_magic("matplotlib", "inline")
 
 
 def to_bytes(images, value_range=(-1, 1)):
