@@ -3,29 +3,22 @@
 import errno
 import os
 import re
-import sys
-import types
 import warnings
 from collections import Counter
 from pathlib import Path
-from unittest import mock
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
 from data_inputs import (
-    faces_named,
-    photo_bytes,
     save_faces,
-    save_shades,
     sha256,
 )
-from PIL import Image
 from torch import nn
 
 import helpers
-from assets import drawn_faces, face_files
+from assets import drawn_faces
 
 SEARCH = hypothesis.settings(
     deadline=None,
@@ -117,252 +110,11 @@ def test_drawing_is_counted_not_timed(monkeypatch):
     assert calls["paint"] == 3, f"expected chunks of 64 faces, got {calls['paint']} for 130"
 
 
-# ---------------------------------------------------------------- decoding
-
-
-def test_faces_are_decoded_once(empty_place, notebook, monkeypatch, capsys):
-    save_shades("photos", 21)
-    Path("photos/broken.jpg").write_bytes(photo_bytes()[:200])
-    Path("photos/text.png").write_text("no picture", encoding="utf-8")
-    first = notebook.get_dataloader(3, 32, "photos").dataset
-    expected = "Left out 2 unreadable files, the first: broken.jpg, text.png"
-    assert len(first) == 21 and expected in printed_by(capsys), "expected the readable images"
-    with monkeypatch.context() as patch:
-        patch.setattr(helpers, "decode_together", lambda *_: pytest.fail("expected the cache"))
-        second = notebook.get_dataloader(3, 32, "photos").dataset
-    assert torch.equal(first.images, second.images), "expected the same pixels from the cache"
-    rows = first.rows.tolist()
-    assert [first.names[row] for row in rows] == [f"{i:03}.png" for i in range(21)], "all rows"
-    Path("photos/new.jpg").write_bytes(photo_bytes())
-    Path("photos/text.png").unlink()
-    assert len(notebook.get_dataloader(3, 32, "photos").dataset) == 22, "expected it anew"
-    smaller = notebook.get_dataloader(3, 16, "photos").dataset
-    assert smaller.images.shape[-1] == 16, "expected another size to be decoded anew"
-    if os.name != "nt":
-        Path("photos/gone.jpg").symlink_to("nowhere.jpg")
-        faces = notebook.get_dataloader(3, 32, "photos").dataset
-        assert len(faces) == 22 and "gone.jpg" in printed_by(capsys), "expected it to be left out"
-    for name in ("text.png", "text2.png"):
-        Path("photos", name).write_text("no picture", encoding="utf-8")
-    with pytest.raises(
-        helpers.DataError, match="[34] of the 2[56] images in photos cannot be read"
-    ):
-        notebook.get_dataloader(3, 32, "photos")
-
-
-def test_the_newest_decoded_copies_are_kept(empty_place, notebook, capsys):
-    save_shades("photos", 4)
-    save_shades("others", 4)
-    notebook.get_dataloader(2, 16, "others")
-    for i in range(helpers.KEPT_COPIES + 2):
-        save_faces("photos", 1, "more{}.jpg", first=i)
-        notebook.get_dataloader(2, 16, "photos")
-    copies = list(Path("cache").glob("decoded_*"))
-    assert len(copies) == helpers.KEPT_COPIES + 1, f"expected the newest few, got {len(copies)}"
-    assert printed_by(capsys).count("Removed 1 older decoded copies from cache") == 2
-    os.rename("others", "elsewhere")
-    notebook.get_dataloader(2, 32, "photos")
-    sources = [Path(note).read_text() for note in Path("cache").glob("*/source.txt")]
-    assert not any("others" in source for source in sources), "expected no copy of what is gone"
-
-
-def test_copies_of_folders_with_odd_names_are_kept(empty_place, notebook, monkeypatch):
-    monkeypatch.setenv("HOME", str(empty_place))
-    monkeypatch.setenv("USERPROFILE", str(empty_place))
-    names = [Path("~", "photos")]
-    if sys.platform == "linux":  # elsewhere names are text
-        names.append(Path(os.fsdecode(b"b\xfcro")))
-    for name in names:
-        save_shades(face_files.to_path(name), 4)
-        notebook.get_dataloader(2, 16, name)
-    copies = len(list(Path("cache").glob("decoded_*")))
-    assert copies == len(names), f"expected a copy of each, got {copies}"
-
-
-def transform(image):
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, :16, :16] / 255
-
-
-def test_transforms_that_give_other_shapes_are_refused(empty_place, notebook):
-    save_faces("photos", 3)
-    Image.new("RGB", (10, 10)).save("photos/small.png")
-    with pytest.raises(ValueError, match="let it end in CenterCrop"):
-        helpers.decode_once(notebook.FaceFolder("photos", transform))
-    assert not list(Path("cache").glob("decoded_*")), "expected nothing half-made"
-
-
-def drive_that_fails(path, times, number=errno.EIO):
-    """A loader of pictures that fails for this file a few times."""
-    left = [times]
-
-    def load(asked):
-        if asked.endswith(path) and left[0]:
-            left[0] -= 1
-            raise OSError(number, os.strerror(number), asked)
-        return helpers.load_image(asked)
-
-    return load
-
-
-def test_a_read_error_is_not_a_damaged_picture(empty_place, notebook, monkeypatch):
-    monkeypatch.setattr(face_files.time, "sleep", lambda seconds: None)
-    save_faces("photos", 10)
-    faces = notebook.FaceFolder("photos", transform)
-    faces.loader = drive_that_fails("03.jpg", 2)
-    assert len(helpers.decode_once(faces)) == 10, "expected a transient error to pass"
-    for number in (errno.EIO, errno.EACCES, errno.ESTALE):
-        save_faces("photos", 1, "new.jpg")
-        faces = notebook.FaceFolder("photos", transform)
-        faces.loader = drive_that_fails("new.jpg", 10**6, number)
-        with pytest.raises(OSError, match="new.jpg is there but cannot be read") as caught:
-            helpers.decode_once(faces)
-        assert caught.value.errno == number, f"expected {number}, got {caught.value.errno}"
-        with pytest.raises(OSError, match="new.jpg is there but cannot be read"):
-            helpers.readable(faces, [10])
-    faces.loader = helpers.load_image
-    assert len(helpers.decode_once(faces)) == 11, "expected it to be tried again the next time"
-
-
-@pytest.mark.parametrize("what", ["no mmap", "full", "filling", "read-only"])
-def test_drives_that_cannot_do_everything(empty_place, notebook, monkeypatch, what):
-    save_faces("photos", 6)
-    load = np.load
-
-    def load_without_maps(path, mmap_mode=None):
-        if mmap_mode:
-            raise OSError(errno.ENODEV, "No such device")
-        return load(path)
-
-    usage = types.SimpleNamespace(free=100)
-    if what == "no mmap":
-        monkeypatch.setattr(np, "load", load_without_maps)
-        assert len(notebook.get_dataloader(2, 16, "photos").dataset.images) == 6
-        return
-    if what == "full":
-        monkeypatch.setattr(helpers.shutil, "disk_usage", lambda path: usage)
-    if what == "filling":
-        monkeypatch.setattr(helpers, "write_rows", full)
-    if what == "read-only":
-        error = OSError(errno.EROFS, os.strerror(errno.EROFS))
-        monkeypatch.setattr(face_files, "FileLock", mock.Mock(side_effect=error))
-    message = "Make it writable, or start" if what == "read-only" else "Make room on the disk"
-    with pytest.raises(OSError, match=f"cache cannot be written: .*{message}"):
-        notebook.get_dataloader(2, 16, "photos")
-    assert not list(Path("cache").glob("decoded*")), "expected nothing half-made"
-
-
 def test_a_disk_without_room_for_drawn_faces_is_named(empty_place, monkeypatch):
     monkeypatch.setattr(drawn_faces, "_save", full)
     with pytest.raises(OSError, match="drawn_faces/20_at_64_v3 cannot be written: No space"):
         helpers.find_data("drawn", n_drawn=20)
     assert not Path("drawn_faces/20_at_64_v3").exists(), "expected nothing half-made"
-
-
-def anonymous_megabytes():
-    """The memory of this process without the pages of mapped files; nan where nobody says so."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    return int(re.search(r"RssAnon:\s+(\d+)", status.read_text())[1]) / 1e3
-
-
-class Shades:
-    """Stands for an ImageFolder of n pictures, each of one shade."""
-
-    root, classes, transform, most = ".", ["a"], None, 0
-
-    def __init__(self, n):
-        self.samples, self.targets = [(__file__, 0)] * n, [0] * n
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        if index % 100 == 0:
-            self.most = max(self.most, anonymous_megabytes())
-        return torch.full((3, 64, 64), index % 256 / 255), 0
-
-
-@pytest.mark.skipif(anonymous_megabytes() != anonymous_megabytes(), reason="there is no /proc")
-def test_decoded_faces_take_disk_and_not_memory(empty_place):
-    before, folder = anonymous_megabytes(), Shades(20_000)
-    faces = helpers.decode_once(folder, flip=True)  # 246 MB of pixels
-    faces.rows, shades = torch.arange(len(folder)), torch.empty(200, 100)
-    loader = torch.utils.data.DataLoader(faces, 100, collate_fn=helpers.as_batch)
-    for row, (images, _) in zip(shades, loader):
-        row[:] = images[:, 0, 0, 0]
-    most = max(folder.most, anonymous_megabytes())
-    found = (255 * shades.flatten()).round().long()
-    assert torch.equal(found, torch.arange(20_000) % 256), "expected them in order"
-    assert most - before < 150, f"expected pixels on the disk, got {most - before:.0f} MB of memory"
-
-
-def test_flips_mirror_half_of_the_images():
-    images = torch.arange(400 * 3 * 16).reshape(400, 3, 1, 16).remainder(256).byte()
-    faces = helpers.DecodedFaces(images, torch.zeros(400, dtype=torch.int64), ["a"], flip=True)
-    served, _ = faces.__getitems__(list(range(400)))
-    straight = images.float() / 255
-    same = (served == straight).flatten(1).all(1)
-    mirrored = (served == straight.flip(-1)).flatten(1).all(1)
-    half = (same ^ mirrored).all() and 120 < mirrored.sum() < 280
-    assert half, "expected about half of the images mirrored, and none changed otherwise"
-    assert torch.equal(faces.batch(range(400))[0], straight), "expected batch to mirror none"
-    assert torch.equal(faces.part("test").__getitems__([3])[0], straight[3:4]), "nor a part"
-
-
-def test_parts_of_decoded_faces():
-    names = [f"photo{i}.png" for i in range(1201)]
-    readable = np.arange(1201) != 7
-    faces = faces_named(*names, readable=readable)
-    parts = {name: set(faces.part(name).rows.tolist()) for name in helpers.PARTS}
-    assert [len(parts[name]) for name in helpers.PARTS] == [1050, 75, 75], "an eighth held out"
-    assert set.union(*parts.values()) == set(range(1201)) - {7}, "expected all but the unreadable"
-    whole = faces_named(*(name for i, name in enumerate(names) if i != 7))
-    assert whole.held_out == faces.held_out == 150, "expected the readable ones to be dealt out"
-    even = faces.where(torch.arange(1201) % 2 == 0)
-    assert set(even.part("test").rows.tolist()) == {r for r in parts["test"] if r % 2 == 0}
-    assert len(faces) == 1050, "expected the faces to be left as they were"
-    images, labels = even.batch([0, 1])
-    assert torch.equal((images[:, 1, 0, 0] * 255).long(), even.rows[:2] % 256), "expected its rows"
-    few = faces_named("a.png", "b.png", readable=[True, False])
-    assert few.part("validation").rows.tolist() == [0], "nothing held out: the same images"
-
-
-def test_parts_do_not_overlap_and_do_not_move():
-    celeba = [f"{i:06d}.jpg" for i in range(1, 202_600, 13)]
-    parts = face_files.parts_of(celeba)
-    numbers = np.array([int(name[:6]) for name in celeba])
-    assert (parts[numbers <= 162_770] == 0).all(), "expected no training image held out"
-    assert np.bincount(parts)[1:].tolist() == [974, 974], f"got {np.bincount(parts)}"
-    few = [f"{i:06d}.jpg" for i in range(1, 1601)] + ["162771.jpg"]
-    held = (face_files.parts_of(few) > 0).sum()
-    assert held == 200, f"expected an eighth where hardly one has CelebA's high numbers, got {held}"
-    other = [f"{drawn_faces.OTHER_SEED}{i:06d}.jpg" for i in range(125)]
-    drawn = [f"{i:06d}.jpg" for i in range(1000)] + other
-    held = face_files.parts_of(drawn).nonzero()[0].tolist()
-    assert held == [*range(1000, 1125)], "expected the drawn faces of the other seed, no others"
-    photos = [f"photo{i}.png" for i in range(1200)]
-    parts = dict(zip(photos, face_files.parts_of(photos)))
-    back = dict(zip(photos[::-1], face_files.parts_of(photos[::-1])))
-    assert sum(part > 0 for part in parts.values()) == 150, "expected an eighth of any folder"
-    assert parts == back, "expected names to decide, got the order"
-    assert not face_files.parts_of(photos[:999]).any(), "expected a small folder whole"
-    digest = sha256(face_files.parts_of(photos).tobytes())
-    assert digest == "f6e849b2f6eb3ba6e3a73857df3bbc15cefcce0bc1a5e5b72079386ebd98d13d", (
-        f"expected the parts of earlier versions, got {digest}"
-    )
-
-
-def test_data_that_a_gpu_cannot_keep_stays_where_it_is(monkeypatch):
-    own = helpers.DecodedFaces(torch.zeros(4, 3, 16, 16).byte(), torch.zeros(4), ["a"])
-    other = torch.utils.data.TensorDataset(torch.zeros(4, 3, 16, 16), torch.zeros(4))
-    cases = ("cpu", own), ("mps", own), ("cpu", other), ("cuda", other), ("cuda", own)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
-    for device, data in cases:
-        before = data[0][0]
-        helpers.keep_on(torch.device(device), data)
-        after = data[0][0]
-        assert after.device.type == "cpu" and torch.equal(before, after), f"{device}: as it was"
 
 
 # ---------------------------------------------------------------- figures and devices

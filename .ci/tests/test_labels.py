@@ -10,7 +10,9 @@ import torch
 from data_inputs import faces_named, save_faces, write_list
 
 import helpers
-from assets import face_files
+from assets.lib import labels
+from assets.lib.faces import parts_of
+from assets.lib.files import say_once
 
 CELEBA = "list_attr_celeba.txt"
 
@@ -21,7 +23,7 @@ def values(labels):
 
 @pytest.fixture(autouse=True)
 def say_anew():
-    face_files.say_once.cache_clear()
+    say_once.cache_clear()
 
 
 # ---------------------------------------------------------------- lists of attributes
@@ -74,7 +76,7 @@ FORMS = {
 def test_lists_in_the_forms_people_have(tmp_path, form, encoding):
     content = FORMS[form].replace("\ufeff", "" if encoding == "utf-16" else "\ufeff")
     (tmp_path / "list.txt").write_bytes(content.encode(encoding))
-    names, rows = helpers.face_files.read_attributes(tmp_path / "list.txt")
+    names, rows = labels.read_attributes(tmp_path / "list.txt")
     found = {file: row.tolist() for file, row in rows.items()}
     expected = {file: [a > 0, b > 0] for file, a, b in ROWS}
     assert names == ["Male", "Smiling"], f"expected the two names, got {names}"
@@ -84,10 +86,10 @@ def test_lists_in_the_forms_people_have(tmp_path, form, encoding):
 def test_files_may_have_spaces_and_commas(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text('Male\nan old one.jpg 1\n"a quoted one.jpg" -1\n1 1\n', encoding="utf-8")
-    _, rows = face_files.read_attributes(path)
+    _, rows = labels.read_attributes(path)
     assert list(rows) == ["an old one.jpg", "a quoted one.jpg", "1"], f"got {list(rows)}"
     path.write_text('file,Male\n"Doe, Jane.jpg",1\n1,0\n', encoding="utf-8")
-    _, rows = face_files.read_attributes(path)
+    _, rows = labels.read_attributes(path)
     assert list(rows) == ["Doe, Jane.jpg", "1"], f"got {list(rows)}"
 
 
@@ -107,7 +109,7 @@ def test_files_may_have_spaces_and_commas(tmp_path):
 def test_what_is_no_list_of_attributes_is_refused(tmp_path, text, message):
     (tmp_path / "list.txt").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        face_files.read_attributes(tmp_path / "list.txt")
+        labels.read_attributes(tmp_path / "list.txt")
 
 
 PLACES = {
@@ -129,7 +131,7 @@ def test_lists_are_found_where_people_have_them(tmp_path, monkeypatch, place):
     Path(folder).mkdir(parents=True)
     write_list(".", {"Male": [True, False]}, ["0.jpg", "1.jpg"], path)
     for one in (folder, Path(folder).resolve()):
-        found = face_files.find_attributes(one)
+        found = labels.find_attributes(one)
         assert found == Path(path).resolve(), f"expected {path}, got {found}"
 
 
@@ -139,7 +141,7 @@ def test_other_files_are_no_lists(tmp_path):
     for name in ("list_eval_partition.txt", "attributes.csv", "list_attr_celeba.zip"):
         (folder / name).write_text("Male\n0.jpg 1\n", encoding="utf-8")
     (tmp_path / CELEBA).write_text("Male\n0.jpg 1\n", encoding="utf-8")  # three above
-    assert face_files.find_attributes(folder) is None, "expected no list"
+    assert labels.find_attributes(folder) is None, "expected no list"
 
 
 NAMES = {
@@ -212,7 +214,7 @@ def test_labels_are_used_only_if_they_are_there_for_all(tmp_path, capsys):
         known = values(unreadable.known)
         assert known["Smiling"] == [True, False], f"an unreadable one is not needed, got {known}"
         path.unlink()
-        face_files.say_once.cache_clear()
+        say_once.cache_clear()
 
 
 @pytest.mark.parametrize("trouble", ["page", "folder", "drive"])
@@ -248,7 +250,7 @@ def test_labels_from_names_and_folders(tmp_path):
     assert second == ["Indian", "From_20_to_39"], f"a woman of 20 from India: got {second}"
     assert known["Male"].tolist() == [True, False, True], f"got {known['Male']}"
     assert known["Under_20"].tolist() == [True, False, False], f"got {known['Under_20']}"
-    counts = [int(known[name].sum()) for name in face_files.ORIGINS]
+    counts = [int(known[name].sum()) for name in labels.ORIGINS]
     assert counts == [1, 0, 0, 1, 1], f"got {counts}"
     mixed = faces_named("19_0_0_2017.jpg", "other.jpg", root=tmp_path)
     assert mixed.known == {}, "expected most names to be UTKFace's"
@@ -320,7 +322,7 @@ def test_a_makeup_that_leaves_too_few_faces_is_refused_at_once(tmp_path):
 
 def test_labels_are_counted_where_they_are_learnt(tmp_path):
     names = [f"{i}.jpg" for i in range(1200)]
-    held_out = {row for row, part in enumerate(face_files.parts_of(names)) if part}
+    held_out = {row for row, part in enumerate(parts_of(names)) if part}
     trained = [row for row in range(1200) if row not in held_out]
     for hats in (trained[:19] + [*held_out], trained[:30]):  # too few to learn; none to test on
         faces = write_list(tmp_path, dict(Hat=[row in hats for row in range(1200)]), names)
