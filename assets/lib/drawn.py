@@ -79,13 +79,20 @@ def write_folder(folder, n, size, held_out, on_progress):
         for seed, count, prefix in ((0, n, ""), (1, held_out, OTHER_SEED)):
             for first in range(0, count, BATCH):
                 images, attributes = draw_faces(min(BATCH, count - first), size, seed, first)
-                names = [f"{prefix}{first + k:06d}.jpg" for k in range(1, len(images) + 1)]
-                paths = [folder / "faces" / name for name in names]
-                list(pool.map(_save, images.permute(0, 2, 3, 1).numpy(), paths))
+                numbers = range(first + 1, first + 1 + len(images))
+                names = [f"{prefix}{number:06d}.jpg" for number in numbers]
+                save_faces(images, folder / "faces", names, pool)
                 lines += list_attributes(names, attributes)
                 on_progress(len(images))
     text = "\n".join(lines) + "\n"
     (folder / "list_attr_celeba.txt").write_text(text, encoding="utf-8")
+
+
+def save_faces(images, folder, names, pool):
+    """Save images (n, 3, size, size) as JPEG files with threads of the pool."""
+    paths = [folder / name for name in names]
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    list(pool.map(_save, pixels, paths))  # list() raises what went wrong in a thread
 
 
 def list_attributes(names, attributes):

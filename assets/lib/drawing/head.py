@@ -41,35 +41,48 @@ RELIEF = (
 
 def paint_neck(canvas, people):
     """The neck, in the shadow of the chin."""
-    across = canvas.x / people.neck_width
-    tone = 0.80 + 0.25 * across * people.light_x - 0.2 * across.square()
+    width = people.neck_width
+    across = canvas.x / width
+    shadow_x = canvas.x + 0.1 * people.light_x
     below_chin = canvas.y - people.chin
-    tone = tone - 0.36 * bump(canvas.x + 0.1 * people.light_x, below_chin, 0.5, 0.17)
-    edge = across.abs() * people.neck_width - people.neck_width
-    edge = edge - 0.35 * (canvas.y - 1).clamp(min=0)  # wider toward the shoulders
-    mask = soft_mask(edge, canvas.pixel) * (canvas.y > 0.3)
+    tone = 0.80 + 0.25 * across * people.light_x
+    tone = tone - 0.2 * across.square()
+    tone = tone - 0.36 * bump(shadow_x, below_chin, 0.5, 0.17)
+    tone = tone.clamp(0.25, 1)[:, None]
+
+    shoulders = (canvas.y - 1).clamp(min=0)
+    edge = across.abs() * width - width - 0.35 * shoulders
+    mask = soft_mask(edge, canvas.pixel)
+    mask = mask * (canvas.y > 0.3)
     color = people.skin * people.light * SKIN_SHADOW
-    canvas.paint(color * tone.clamp(0.25, 1)[:, None], mask)
+    canvas.paint(color * tone, mask)
 
 
 def paint_clothes(canvas, people):
     """Clothes with a round collar."""
-    collar = 0.92 + 0.28 * canvas.x.abs() + 0.16 * bump(canvas.x, canvas.y - 1.1, 0.22, 0.4)
-    tone = 0.72 + 0.22 * canvas.x * people.light_x + 0.10 * canvas.coarse
+    collar = 0.92 + 0.28 * canvas.x.abs()
+    collar = collar + 0.16 * bump(canvas.x, canvas.y - 1.1, 0.22, 0.4)
     mask = soft_mask(collar - canvas.y, 1.5 * canvas.pixel)
-    canvas.paint(people.clothes * people.light * tone[:, None], mask)
+    tone = 0.72 + 0.22 * canvas.x * people.light_x
+    tone = tone + 0.10 * canvas.coarse
+    color = people.clothes * people.light
+    canvas.paint(color * tone[:, None], mask)
 
 
 def paint_ears(canvas, people):
     """Both ears, the far one narrower."""
     side = canvas.x.sign()
     beyond = canvas.x.abs() - people.head_width
-    width = 0.085 * (1 - side * people.yaw * 1.6).clamp(0.2, 1.2)
-    x = beyond / width
+    turned = 1 - side * people.yaw * 1.6
+    x = beyond / (0.085 * turned.clamp(0.2, 1.2))
     y = (canvas.y - 0.12 + 0.1 * beyond) / 0.17
-    tone = 0.78 + 0.3 * side * people.light_x - 0.35 * bump(x - 0.3, y, 0.35, 0.6)
-    ears = soft_mask(((x.square() + y.square()).sqrt() - 1) * 0.08, canvas.pixel)
-    canvas.paint(people.skin * people.light * SKIN_SHADOW * tone[:, None], ears)
+    hollow = bump(x - 0.3, y, 0.35, 0.6)
+    tone = 0.78 + 0.3 * side * people.light_x
+    tone = tone - 0.35 * hollow
+    radius = (x.square() + y.square()).sqrt()
+    mask = soft_mask((radius - 1) * 0.08, canvas.pixel)
+    color = people.skin * people.light * SKIN_SHADOW
+    canvas.paint(color * tone[:, None], mask)
 
 
 def paint_skin(canvas, people):
@@ -78,71 +91,89 @@ def paint_skin(canvas, people):
     shape_nose(canvas.rows(0, 0.6), people)
     shape_smile_lines(canvas.rows(0, 0.6), people)
     shape_wrinkles(canvas.rows(-0.45, 0.25), people)
+
     direct = (canvas.lambert * 0.75 + 0.25).clamp_(0, 1.3)
     tone = people.ambient + (1.08 - people.ambient) * direct
-    tone = (tone * (1 - canvas.shadow) + 0.012 * canvas.fine)[:, None]
+    tone = tone * (1 - canvas.shadow)
+    tone = (tone + 0.012 * canvas.fine)[:, None]
     tint = SKIN_SHADOW + (1 - SKIN_SHADOW) * tone.clamp(max=1)
     skin = people.skin * people.light * tone * tint
-    redness = (blush(canvas, people) + freckles(canvas, people))[:, None]
-    gloss = 2.2 * people.gloss * (canvas.lambert - 0.72).clamp_(0, 0.6).square_()
-    color = skin * (1 - redness * BLUSH) + gloss[:, None] * people.light
+
+    redness = blush(canvas, people) + freckles(canvas, people)
+    shine = (canvas.lambert - 0.72).clamp_(0, 0.6).square_()
+    gloss = 2.2 * people.gloss * shine
+    color = skin * (1 - redness[:, None] * BLUSH)
+    color = color + gloss[:, None] * people.light
     canvas.paint(color, canvas.head)
 
 
 def blush(canvas, people):
     """How red the cheeks are, (n, rows, size)."""
     x = canvas.abs_u - 0.35
-    makeup = 0.13 * people.Heavy_Makeup * people.makeup_strength
-    strength = 0.07 + 0.13 * people.Rosy_Cheeks + makeup
-    return bump(x, canvas.v - 0.25 + 0.3 * x, 0.17, 0.12) * strength
+    y = canvas.v - 0.25 + 0.3 * x
+    strength = 0.07 + 0.13 * people.Rosy_Cheeks
+    strength = strength + 0.13 * people.Heavy_Makeup * people.makeup_strength
+    return strength * bump(x, y, 0.17, 0.12)
 
 
 def freckles(canvas, people):
     """How dark the freckles are, (n, rows, size)."""
-    spots = 0.4 * (canvas.fine - 1).clamp_(0, 1) * people.freckles
-    return spots * bump(canvas.abs_u - 0.2, canvas.v - 0.2, 0.28, 0.14)
+    spots = 0.4 * (canvas.fine - 1).clamp_(0, 1)
+    cheeks = bump(canvas.abs_u - 0.2, canvas.v - 0.2, 0.28, 0.14)
+    return spots * people.freckles * cheeks
 
 
 def shape_face(canvas, people):
     """Tilt the skin toward the light and away from it, by the hills of the face."""
     for hill in RELIEF:
-        rows = canvas.rows(hill.v - 2 * hill.height, hill.v + 2 * hill.height)
+        top = hill.v - 2 * hill.height
+        bottom = hill.v + 2 * hill.height
+        rows = canvas.rows(top, bottom)
+        x, light_x = rows.u, people.light_x
         if hill.u:
-            x, light_x = rows.abs_u - hill.u, rows.side * people.light_x
-        else:
-            x, light_x = rows.u, people.light_x
+            x = rows.abs_u - hill.u
+            light_x = rows.side * people.light_x
         y = rows.v - hill.v
         form = bump(x, y, hill.width, hill.height)
-        slope = x * light_x / hill.width**2 + y * people.light_y / hill.height**2
-        rows.lambert += 2 * hill.relief * form * slope
+        slope_x = x * light_x / hill.width**2
+        slope_y = y * people.light_y / hill.height**2
+        rows.lambert += 2 * hill.relief * form * (slope_x + slope_y)
         rows.shadow += hill.shadow * form
 
 
 def shape_nose(rows, people):
     """Tip and wings of the nose, nostrils, and the shadow below."""
-    x, y = rows.u - 0.09 * people.yaw, rows.v - people.nose_y
-    width, abs_x = people.nose_width, x.abs()
-    wing_x = abs_x - width
+    x = rows.u - 0.09 * people.yaw
+    y = rows.v - people.nose_y
+    width, relief = people.nose_width, people.nose_relief
+    from_middle = x.abs()
+    from_wing = from_middle - width
+
     tip = bump(x, y, width * 0.8, 0.065)
-    wings = bump(wing_x, y - 0.015, 0.042, 0.045)
     slope = 5.6 * x * people.light_x + 6.7 * y * people.light_y
-    rows.lambert += people.nose_relief * tip * slope
-    slope = 6.7 * wing_x * rows.side * people.light_x + 6 * y * people.light_y
-    rows.lambert += people.nose_relief * wings * slope
-    rows.lambert += 0.16 * bump(x, y + 0.02, 0.035, 0.035)
-    nostrils = bump(abs_x - width * 0.55, y - 0.048, 0.027, 0.016)
-    below = bump(x + 0.05 * people.light_x, y - 0.085, width * 1.3, 0.03)
-    creases = bump(abs_x - width * 1.38, y - 0.01, 0.018, 0.04)
+    rows.lambert += relief * tip * slope
+    wings = bump(from_wing, y - 0.015, 0.042, 0.045)
+    slope = 6.7 * from_wing * rows.side * people.light_x
+    slope = slope + 6 * y * people.light_y
+    rows.lambert += relief * wings * slope
+    shine = bump(x, y + 0.02, 0.035, 0.035)
+    rows.lambert += 0.16 * shine
+
+    nostrils = bump(from_middle - width * 0.55, y - 0.048, 0.027, 0.016)
     rows.shadow += 0.55 * nostrils
+    below = bump(x + 0.05 * people.light_x, y - 0.085, width * 1.3, 0.03)
     rows.shadow += 0.27 * below
+    creases = bump(from_middle - width * 1.38, y - 0.01, 0.018, 0.04)
     rows.shadow += 0.22 * creases
 
 
 def shape_smile_lines(rows, people):
     """The folds from the nose to the corners of the mouth, deeper with a smile or with age."""
     length = people.mouth_y - people.nose_y + 0.06
-    along = ((rows.v - people.nose_y + 0.02) / length).clamp(0, 1)
-    distance = rows.abs_u - people.nose_width * 1.35 - (people.mouth_width - 0.08) * along
+    along = rows.v - people.nose_y + 0.02
+    along = (along / length).clamp(0, 1)
+    distance = rows.abs_u - people.nose_width * 1.35
+    distance = distance - (people.mouth_width - 0.08) * along
     depth = 0.13 * people.Smiling + 0.17 * people.age + 0.03
     depth = depth * (1 - (2 * along - 1).square())
     rows.shadow += depth * ridge(distance, 0.034)
@@ -151,13 +182,20 @@ def shape_smile_lines(rows, people):
 
 def shape_wrinkles(rows, people):
     """Forehead lines, crow's feet, and bags under the eyes."""
-    u2, x = rows.u.square(), rows.abs_u - 0.235
-    lines = (75 * rows.v + 9 * u2 + rows.coarse).sin_().clamp_(min=0)
-    lines = 0.13 * lines * bump(rows.u, rows.v + 0.33, 0.3, 0.09)
-    feet = (70 * rows.v + 20 * rows.abs_u).sin_().clamp_(min=0)
-    feet = 0.16 * feet * bump(rows.abs_u - 0.44, rows.v - 0.01, 0.05, 0.07)
-    bags = bump(x, rows.v - 0.105 + 1.8 * x.square(), 0.11, 0.018)
-    rows.shadow += people.age * (lines + feet)
+    lines = 75 * rows.v + 9 * rows.u.square() + rows.coarse
+    lines = lines.sin_().clamp_(min=0)
+    forehead = bump(rows.u, rows.v + 0.33, 0.3, 0.09)
+
+    feet = 70 * rows.v + 20 * rows.abs_u
+    feet = feet.sin_().clamp_(min=0)
+    temples = bump(rows.abs_u - 0.44, rows.v - 0.01, 0.05, 0.07)
+
+    wrinkles = 0.13 * lines * forehead + 0.16 * feet * temples
+    rows.shadow += people.age * wrinkles
+
+    x = rows.abs_u - 0.235
+    y = rows.v - 0.105 + 1.8 * x.square()
+    bags = bump(x, y, 0.11, 0.018)
     rows.shadow += (0.07 + 0.20 * people.age) * bags
 
 
@@ -172,47 +210,66 @@ class Hair(NamedTuple):
 def grow_hair(canvas, people):
     """The Hair of the people."""
     down = canvas.y.clamp(min=0)
-    sway = (canvas.y * 9 + 4 * people.part + 2 * canvas.coarse).sin_() * people.wave
-    width = people.head_width + people.hair_side + people.hair_flare * down
-    x = canvas.x / (width + 0.03 * sway * down.clamp(max=1))
-    y = canvas.y.clamp(max=0) / (people.crown + people.hair_top)
+    sway = canvas.y * 9 + 4 * people.part + 2 * canvas.coarse
+    sway = sway.sin_() * people.wave
+    width = people.head_width + people.hair_side
+    width = width + people.hair_flare * down
+    width = width + 0.03 * sway * down.clamp(max=1)
+    height = people.crown + people.hair_top
+    x = canvas.x / width
+    y = canvas.y.clamp(max=0) / height
     radius2 = x.square() + y.square() - 0.35 * (x * y).square()
+
     strands = comb_strands(canvas, people, x, sway)
-    rough = 0.005 * strands + 0.03 * people.curl * canvas.fine + 0.01 * canvas.coarse
+    rough = 0.005 * strands
+    rough = rough + 0.03 * people.curl * canvas.fine
+    rough = rough + 0.01 * canvas.coarse
+    outline = (radius2.sqrt() - 1) * 0.65 + rough
     tips = canvas.y - people.hair_length - 0.06 * strands
-    edge = torch.maximum((radius2.sqrt() - 1) * 0.65 + rough, tips)
-    mask = soft_mask(edge, canvas.pixel + 0.04 * people.curl) * (1 - people.Bald)
-    opening = open_hair(canvas, people, strands)
-    return Hair(mask, opening, color_hair(people, x, y, radius2, strands))
+    softness = canvas.pixel + 0.04 * people.curl
+    mask = soft_mask(torch.maximum(outline, tips), softness)
+    return Hair(
+        mask=mask * (1 - people.Bald),
+        opening=open_hair(canvas, people, strands),
+        color=color_hair(people, x, y, radius2, strands),
+    )
 
 
 def comb_strands(canvas, people, x, sway):
     """Lighter and darker strands, about -1 to 1."""
-    flow = x * 20 + 1.6 * sway + 2.6 * canvas.coarse + 0.2 * canvas.fine
-    waves = 0.22 * flow.sin()
-    waves = waves + 0.3 * (flow * 2.3 + 5 * people.part).sin_()
-    waves = waves + 0.4 * (flow * 0.37).sin_()
-    return waves + (0.22 + 0.5 * people.curl) * canvas.fine
+    flow = x * 20 + 1.6 * sway
+    flow = flow + 2.6 * canvas.coarse + 0.2 * canvas.fine
+    strands = 0.22 * flow.sin()
+    strands = strands + 0.3 * (flow * 2.3 + 5 * people.part).sin_()
+    strands = strands + 0.4 * (flow * 0.37).sin_()
+    return strands + (0.22 + 0.5 * people.curl) * canvas.fine
 
 
 def open_hair(canvas, people, strands):
     """Distance to the opening for the face, a rounded square or an ellipse."""
     x = canvas.u - 0.1 * people.part
-    y = (canvas.v + people.hairline_skew * canvas.u).clamp(max=0)
+    y = canvas.v + people.hairline_skew * canvas.u
+    y = y.clamp(max=0)
     x2 = (x / people.opening_width).square()
     y2 = (y / people.opening_height).square()
-    corners = people.opening_square * x2 * y2 * ((x2 < 1) & (y2 < 1))
+    inside = (x2 < 1) & (y2 < 1)
+    corners = people.opening_square * x2 * y2 * inside
     return (x2 + y2 - corners - 1 + 0.05 * strands) * 0.25
 
 
 def color_hair(people, x, y, radius2, strands):
     """The color of round, shining hair under the light."""
     depth = (1 - radius2).clamp_(min=0).sqrt_()
-    dome = 0.8 * (x * people.light_x + y * people.light_y) + depth * people.light_z
-    sheen = bump(y + 0.55 + 0.05 * strands, x - people.light_x, 0.16, 0.8) * (1 - people.curl)
-    tone = 0.42 + 0.42 * dome.clamp(min=-0.3) + 0.20 * strands + 0.35 * sheen
+    dome = x * people.light_x + y * people.light_y
+    dome = 0.8 * dome + depth * people.light_z
+    sheen_y = y + 0.55 + 0.05 * strands
+    sheen = bump(sheen_y, x - people.light_x, 0.16, 0.8)
+    sheen = sheen * (1 - people.curl)
+    tone = 0.42 + 0.42 * dome.clamp(min=-0.3)
+    tone = tone + 0.20 * strands + 0.35 * sheen
     tone = tone.clamp_(0.05, 1.5)[:, None]
-    color = people.hair * (0.25 + 0.85 * tone) + 0.12 * sheen[:, None]
+    color = people.hair * (0.25 + 0.85 * tone)
+    color = color + 0.12 * sheen[:, None]
     return color * (people.light * 0.5 + 0.45)
 
 
@@ -223,9 +280,12 @@ def paint_hair_behind(canvas, hair):
 
 def paint_hair_in_front(canvas, people, hair):
     """The hair around the face, and its shadow on the forehead."""
-    cast = soft_mask(-hair.opening - 0.03, 0.12) * canvas.head * soft_mask(canvas.v, 0.3)
-    canvas.paint(people.skin * 0.4, 0.4 * cast * (1 - people.Bald))
+    shadow = soft_mask(-hair.opening - 0.03, 0.12) * canvas.head
+    shadow = shadow * soft_mask(canvas.v, 0.3)
+    canvas.paint(people.skin * 0.4, 0.4 * shadow * (1 - people.Bald))
+
     is_short = people.hair_length < 0.2
-    fade = soft_mask(canvas.v - people.hair_length, 0.04 + 0.2 * is_short)
+    below = canvas.v - people.hair_length
+    fade = soft_mask(below, 0.04 + 0.2 * is_short)
     around = soft_mask(-hair.opening, 0.05 + 0.05 * is_short)
     canvas.paint(hair.color, hair.mask * fade * around)
