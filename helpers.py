@@ -24,7 +24,8 @@ from assets.lib.sources import find_data
 from assets.lib.files import DataError, DiskError
 from assets.lib.pictures import is_image, load_face, load_image, readable
 from assets.lib.labels import captions, class_folders, labelled_images
-from assets.lib.faces import PARTS, DecodedFaces, check_faces, decode_once, keep_on
+from assets.lib.decoding import decode_once
+from assets.lib.faces import PARTS, DecodedFaces, check_faces, keep_on
 from assets.lib.faces import split_domains, usable_labels
 
 # Figures and progress bars

@@ -15,7 +15,7 @@ from data_inputs import photo_bytes, save_faces, save_shades
 from PIL import Image
 
 import helpers
-from assets.lib import faces as decoding
+from assets.lib import decoding
 from assets.lib import files, pictures
 
 
