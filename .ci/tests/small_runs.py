@@ -1,32 +1,69 @@
 """Runs for the tests: tiny networks on noise, always from the same seed, and a clock to set."""
 
 import contextlib
-import copy
 import io
 import types
 
-import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-import helpers
+from assets.lib import clocks
+from assets.lib.faces import DecodedFaces
+from assets.lib.ranks import as_batch
+from assets.lib.runs import Run
 
 Z_SIZE = 8
 LATENTS = torch.randn(4, Z_SIZE, generator=torch.Generator().manual_seed(2))
 
 
+class Generator(nn.Module):
+    """(N, 8) -> (N, 3, 16, 16), with batch norm as the lesson's."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.z_size = Z_SIZE
+        self.layers = nn.Sequential(
+            nn.Linear(Z_SIZE, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, 3 * 16 * 16),
+            nn.Tanh(),
+        )
+
+    def forward(self, z):
+        return self.layers(z).unflatten(1, (3, 16, 16))
+
+
+class Discriminator(nn.Module):
+    """(N, 3, 16, 16) -> (N, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 4, 4), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(64, 1)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 def noise_loader(n=40, batch_size=4, flip=True):
     """A loader of n noisy 16 x 16 images, always the same ones."""
     images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
-    faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"], flip)
-    return DataLoader(faces, batch_size, shuffle=True, collate_fn=helpers.as_batch)
+    faces = DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"], flip)
+    return DataLoader(faces, batch_size, shuffle=True, collate_fn=as_batch)
 
 
-def small_parts(notebook):
-    """D, G, averaged and the two optimizers, by name."""
+def small_parts(notebook=None):
+    """D, G, averaged and the two optimizers, by name; with a notebook, its networks."""
     torch.manual_seed(0)
-    D, G = notebook.build_network(4, 4, Z_SIZE, 16)
+    if notebook:
+        D, G = notebook.build_network(4, 4, Z_SIZE, 16)
+    else:
+        D, G = Discriminator(), Generator()
     optimizers = [torch.optim.Adam(network.parameters(), 1e-3, fused=True) for network in (D, G)]
     averaged = AveragedModel(G)
     return dict(D=D, G=G, averaged=averaged, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
@@ -36,19 +73,51 @@ def sample_four(generator):
     return generator(LATENTS)
 
 
-def start_small(notebook, folder, settings=None, n=40, parts=None, **kwargs):
-    """A run of 10 steps an epoch, and train(n_epochs), which prints every 4 steps."""
-    parts = parts or small_parts(notebook)
-    kwargs.setdefault("sample", sample_four)
-    run = helpers.Run(folder, settings or {"seed": 0}, **kwargs, **parts)
+def small_step(D, G, real, d_optimizer, g_optimizer):
+    """A GAN's step -> d_loss, g_loss, detached."""
+    fake = G(torch.randn(len(real), Z_SIZE))
+    d_loss = F.softplus(-D(real)).mean() + F.softplus(D(fake.detach())).mean()
+    d_optimizer.zero_grad()
+    d_loss.backward()
+    d_optimizer.step()
+    g_loss = F.softplus(-D(fake)).mean()
+    g_optimizer.zero_grad()
+    g_loss.backward()
+    g_optimizer.step()
+    return d_loss.detach(), g_loss.detach()
+
+
+def train_small(run, loader, n_epochs, print_every=4, step=small_step, set_rates=None):
+    """The lesson's loop, in small -> the losses, one (d_loss, g_loss) per row."""
+    parts = run.parts
+    arguments = [parts[name] for name in ("d_optimizer", "g_optimizer")]
+    with run:
+        for epoch in run.epochs(n_epochs):
+            for images, _ in run.watch(loader, epoch):
+                if set_rates:
+                    set_rates(run.progress)
+                losses = step(parts["D"], parts["G"], 2 * images - 1, *arguments)
+                if "averaged" in parts:
+                    parts["averaged"].update_parameters(parts["G"])
+                run.log(*losses, len(images), print_every)
+    return run.losses
+
+
+def start(folder=None, settings=None, n=40, parts=None, **options):
+    """A run of 10 steps an epoch, and train(n_epochs), which makes a row every 4 steps."""
+    options.setdefault("sample", sample_four)
+    run = Run(folder, settings or {"seed": 0}, **options, **(parts or small_parts()))
+    return run, trainer(run, n)
+
+
+def trainer(run, n=40):
     loader = noise_loader(n)
+    return lambda n_epochs, **options: train_small(run, loader, n_epochs, **options)
 
-    def train(n_epochs, train=None, **more):
-        train = train or notebook.train
-        networks = parts["D"], parts["G"], loader, parts["d_optimizer"], parts["g_optimizer"]
-        return train(*networks, n_epochs, 4, parts.get("averaged"), run, **more)
 
-    return run, train
+def start_small(notebook, folder, parts=None, **options):
+    """`start`, with the notebook's networks."""
+    return start(folder, parts=parts or small_parts(notebook), **options)
 
 
 def weights_of(run):
@@ -65,23 +134,25 @@ def assert_same_bits(one, other):
     others = weights_of(other)
     for key, value in weights_of(one).items():
         assert torch.equal(value, others[key]), f"{key}: expected the same bits, got others"
-    assert one.losses[-1] == other.losses[-1], f"expected {one.losses[-1]}, got {other.losses[-1]}"
+    assert one.losses == other.losses, f"expected {one.losses}, got {other.losses}"
 
 
 class Clock:
-    """Stands for `helpers.time`: every step of a run takes `step` seconds, a look what it adds."""
+    """Stands for the clock of runs: a step takes `step` seconds, other work what is added."""
 
     def __init__(self, monkeypatch, run=None, step=1.0):
         self.now = 0.0
-        monkeypatch.setattr(helpers, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+        stand_in = types.SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr(clocks, "time", stand_in)
         if run is not None:
             self.drive(run, step)
 
     def drive(self, run, step):
+        """Let each step take `step` seconds, or step(number of the step)."""
         log = run.log
 
         def timed(*args):
-            self.now += step
+            self.now += step(run.step) if callable(step) else step
             log(*args)
 
         run.log = timed
@@ -90,12 +161,12 @@ class Clock:
         self.now += seconds
 
 
-def drive_steps(run, n_steps, d_loss=1.2, g_loss=1.5, n_in_all=10**6, print_every=1):
+def drive_steps(run, n_steps, d_loss=1.2, g_loss=1.5, print_every=1):
     """Log steps whose losses are given, as numbers or as functions of the step."""
     with run:
         for step in range(n_steps):
             losses = [loss(step) if callable(loss) else loss for loss in (d_loss, g_loss)]
-            run.log(*map(torch.tensor, losses), 4, n_in_all, print_every)
+            run.log(*map(torch.tensor, losses), 4, print_every)
 
 
 def printed_by(action, *args, **kwargs):
@@ -112,10 +183,6 @@ def read_table(path):
     return [dict(zip(names, map(float, line.split(",")))) for line in lines[1:]]
 
 
-def as_numpy(state):
-    """The same with numpy's numbers in place of Python's."""
-    if type(state) is dict:
-        return {key: as_numpy(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(map(as_numpy, state))
-    return np.float64(state) if isinstance(state, float) else copy.copy(state)
+def contents_of(folder):
+    """All files below a folder, and what is in them."""
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.*"))}

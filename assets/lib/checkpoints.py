@@ -1,148 +1,149 @@
 """A run's folder: its lock, checkpoints and settings.json."""
 
+import contextlib
 import copy
 import io
 import json
 import os
 from pathlib import Path
-from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 from filelock import Timeout
 from torch import nn
 from torch.optim import Optimizer
+from torch.torch_version import TorchVersion
 
 from assets.lib.files import acquire_lock, explain_disk_errors, write_file
+from assets.lib.identity import choose_folder, difference, has_checkpoint, plain
 
 SIZES = "image_size", "z_size", "d_conv_dim", "g_conv_dim"
 OTHERS = "The checkpoint is not of these networks. Choose another out_dir, or set resume = False"
-HELD = WeakValueDictionary()  # locks of this process, by path: a cell that is run again has its own
 
 
 class Checkpoints:
-    """The folder of a run: `out_dir` or, where that holds another run, out_dir-2, out_dir-3 ...
+    """The folder of a run and what is written to it; it knows nothing of training.
 
-    `settings` say which run it is, and are kept in settings.json; with `resume` it is the newest
-    folder of these settings. One process at a time holds it: others get a RuntimeError, after
-    `patience` seconds. A kill or a full disk leaves the files as they were before.
+    `settings`, of plain values, say which run it is and are kept in settings.json; for `out_dir`
+    and `resume` see choose_folder. Nothing is created before the folder is held. Another process
+    that wants it gets a RuntimeError after `patience` seconds. A kill or a full disk leaves the
+    files as they were.
     """
 
     def __init__(self, out_dir, settings, resume, patience=0):
-        self.settings, self.patience = settings, patience
-        self.folder = self._choose(Path(out_dir).expanduser(), resume)
-        self.acquire()
+        self.settings, self.resume, self.patience = settings, resume, patience
+        self.folder = choose_folder(out_dir, settings, resume)
+        self.known = None  # the version of the newest checkpoint that was read or written here
 
-    def acquire(self):
-        """Hold the folder, until `lock` is released or the process ends."""
+    def version(self):
+        """What tells the newest checkpoint in the folder from any other; None if there is none."""
+        for name in ("last.pt", "previous.pt"):
+            with contextlib.suppress(FileNotFoundError):
+                stat = (self.folder / name).stat()
+                return name, stat.st_size, stat.st_mtime_ns
+        return None
+
+    @contextlib.contextmanager
+    def held(self):
+        """Within it, this process alone works in the folder; RuntimeError if another run does."""
         with explain_disk_errors(self.folder):
-            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            path = (self.folder / "run.lock").resolve()
-            self.lock = HELD.get(path)
+            self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                if self.lock is None or not self.lock.is_locked:
-                    self.lock = HELD[path] = acquire_lock(path, self.patience)
+                lock = acquire_lock((self.folder / "run.lock").resolve(), self.patience)
             except Timeout:
                 raise RuntimeError(
                     f"Another run is at work in {self.folder}. Wait until it ends, stop it, or "
                     "choose another out_dir."
                 ) from None
-
-    def write(self, name, state, **tables):
-        """Write a checkpoint, and tables {name: (columns, rows)} as .csv files.
-
-        What was last.pt becomes previous.pt.
-        """
-        if not has_checkpoint(self.folder):
-            text = json.dumps(self.settings, indent=1)
-            write_file(self.folder / "settings.json", lambda file: file.write(text.encode()))
-        previous = self.folder / "previous.pt" if name == "last.pt" else None
-        write_file(self.folder / name, lambda file: torch.save(plain(state), file), previous)
-        for table, (columns, rows) in tables.items():
-            lines = [
-                f"step,images,seconds,{columns}",
-                *(",".join(map(str, row)) for row in rows),
-                "",
-            ]
-            content = "\n".join(lines).encode()
-            write_file(
-                self.folder / f"{table}.csv", lambda file, content=content: file.write(content)
-            )
-
-    def load(self, parts):
-        """Load the newest checkpoint into these parts -> its contents, or None if there is none."""
         try:
-            state = self.newest()
-            if state:
-                load_parts(parts, state)
-            return state
-        except ValueError:
-            self.lock.release(force=True)
-            raise
+            self._check_owner()
+            yield
+        finally:
+            lock.release()
 
-    def newest(self):
+    def write(self, name, content):
+        """Write a checkpoint, and settings.json beside it. What was last.pt becomes previous.pt."""
+        settings = json.dumps(self.settings | {"torch": str(torch.__version__)}, indent=1).encode()
+        path = self.folder / "settings.json"
+        if not path.exists() or path.read_bytes() != settings:
+            write_file(path, lambda file: file.write(settings))
+        previous = self.folder / "previous.pt" if name == "last.pt" else None
+        write_file(self.folder / name, lambda file: torch.save(plain(content), file), previous)
+        self.known = self.version()
+
+    def read(self):
         """The contents of last.pt or, if that is missing or damaged, of previous.pt, or None."""
         last, previous = self.folder / "last.pt", self.folder / "previous.pt"
         if not has_checkpoint(self.folder):
             return None
         try:
-            return load_checkpoint(last)
-        except (ValueError, FileNotFoundError):
-            if not previous.exists():
+            content = load_checkpoint(last)
+        except (ValueError, FileNotFoundError) as error:
+            if isinstance(error, NewerCheckpoint) or not previous.exists():
                 raise
-            state = load_checkpoint(previous)
-        if last.exists():
-            os.replace(last, self.folder / "damaged.pt")
-            print(f"{last} is damaged, and is now damaged.pt. The one before it takes its place.")
-        return state
+            content = load_checkpoint(previous)
+            if last.exists():
+                os.replace(last, self.folder / "damaged.pt")
+                print(f"{last} is damaged and was renamed damaged.pt. previous.pt replaces it.")
+        self.known = self.version()
+        return content
 
     def is_current(self, name):
-        """Whether a file made of the checkpoints is there, and not older than they are."""
-        path, newest = self.folder / name, max(x.stat().st_mtime for x in self.folder.glob("*.pt"))
-        return path.exists() and path.stat().st_mtime >= newest
-
-    def _choose(self, wanted, resume):
-        others, folder, same = [], wanted, None
-        while has_checkpoint(folder):
-            difference = self._difference(folder)
-            same = same if difference else folder
-            others.append(f"The run in {folder} {difference or 'is kept as it is'}.")
-            folder = wanted.with_name(f"{wanted.name}-{len(others) + 1}")
-        if resume and same:
-            return same
-        if others:
-            print(*others, f"This one will be in {folder}.", sep="\n")
-        return folder
-
-    def _difference(self, folder):
-        """What tells the run in a folder from this one, in words; '' if nothing does."""
+        """Whether a file was marked as made of the newest checkpoint."""
+        version = self.version()
         try:
-            old, new = dict(json.loads((folder / "settings.json").read_bytes())), self.settings
+            return version[-1] == (self.folder / name).stat().st_mtime_ns
         except FileNotFoundError:
-            return "was made by an older version of this notebook, and is kept as it is"
-        except (OSError, ValueError, TypeError) as error:
-            return f"has a settings.json that cannot be read ({error}), and is kept as it is"
-        names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
-        changes = ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in names)
-        return changes and f"has other settings: {changes}"
+            return False
+
+    def mark_current(self, name):
+        """Mark a file as made of the newest checkpoint, by that one's time: clocks may be set."""
+        with contextlib.suppress(OSError):  # then it is made anew next time
+            os.utime(self.folder / name, ns=(self.version()[-1], self.version()[-1]))
+
+    def _check_owner(self):
+        """Raise a RuntimeError if another run has begun in the folder since it was chosen."""
+        version = self.version()
+        if version in (None, self.known):
+            return
+        if not self.resume or difference(self.folder, self.settings):
+            raise RuntimeError(
+                f"Another run has begun in {self.folder}. Rerun the cell that makes this run: it "
+                "then gets a folder of its own."
+            )
 
 
-def has_checkpoint(folder):
-    return any((folder / name).exists() for name in ("last.pt", "previous.pt"))
+# ---------------------------------------------------------------- checkpoints
+
+
+class NewerCheckpoint(ValueError):
+    """A checkpoint that a newer PyTorch wrote and this one cannot read."""
 
 
 def load_checkpoint(path):
     """The contents of a checkpoint, on the CPU; ValueError if it is none. Nothing is executed."""
-    content = Path(path).read_bytes()  # a read error is not a damaged file
+    path = Path(path)
+    content = path.read_bytes()  # a read error is not a damaged file
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state["settings"], state["step"], state["random_state"]
         return state
     except Exception as error:  # whatever an archive of another kind leads to
+        version = version_that_wrote(path.parent)
+        if version and TorchVersion(version) > torch.__version__:
+            raise NewerCheckpoint(
+                f"{path} cannot be read: PyTorch {version} wrote it, and this is the older "
+                f"{torch.__version__}. Update PyTorch, or choose another out_dir."
+            ) from error
         raise ValueError(
             f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, or choose "
             "another out_dir."
         ) from error
+
+
+def version_that_wrote(folder):
+    """The version of PyTorch that wrote a run's checkpoints; None if that is not known."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return json.loads((folder / "settings.json").read_bytes())["torch"]
 
 
 def check_start(path, settings):
@@ -154,6 +155,8 @@ def check_start(path, settings):
         state = load_checkpoint(Path(path).expanduser())
         before = {name: state["settings"].get(name) for name in SIZES}
         state["D"].keys(), weights_of(state).keys()
+    except NewerCheckpoint as error:
+        raise ValueError(f"{wrong} {error}") from None
     except (ValueError, KeyError, AttributeError):
         sentence = f"that is not the checkpoint of a run, such as {example} or a run's best.pt"
         raise ValueError(f"{wrong} {sentence}.") from None
@@ -177,6 +180,9 @@ def weights_of(state):
     return {name: weight for name, weight in named.items() if name != "n_averaged"}
 
 
+# ---------------------------------------------------------------- parts
+
+
 def split_parts(parts):
     """The networks and the optimizers among a run's parts, each by name.
 
@@ -189,8 +195,8 @@ def split_parts(parts):
         held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
         if not held <= weights:
             raise ValueError(
-                f"{name} holds the weights of other networks than this run's. Run section 11, "
-                "where the optimizers are made, again."
+                f"{name} holds the weights of other networks than this run's. Rerun the cell that "
+                "makes the optimizers."
             )
     return networks, optimizers
 
@@ -209,12 +215,3 @@ def load_parts(parts, state, sentence=OTHERS):
         for name, part in parts.items():
             part.load_state_dict(before[name])
         raise ValueError(f"{sentence}. ({type(error).__name__}: {error})") from error
-
-
-def plain(value):
-    """The same with Python's numbers in place of numpy's, which a checkpoint cannot hold."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    if type(value) is dict:
-        return {plain(key): plain(item) for key, item in value.items()}
-    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value

@@ -176,6 +176,20 @@ def share_of(loader):
     return DataLoader(loader.dataset, n, sampler=own, drop_last=True, collate_fn=loader.collate_fn)
 
 
+@contextlib.contextmanager
+def ordered(loader, seed):
+    """Within it, the order of a DataLoader follows from a seed. Yields this rank's share of it."""
+    sampler = getattr(loader, "sampler", None)
+    if sampler is None:  # such as a list of batches
+        yield loader
+        return
+    sampler.generator = torch.Generator().manual_seed(seed)
+    try:
+        yield share_of(loader)
+    finally:  # another loop draws its order as before
+        sampler.generator = None
+
+
 def average_gradients(optimizer, *_):
     """Replace the gradients that an optimizer is about to use by their means over the ranks."""
     if world()[1] == 1:
