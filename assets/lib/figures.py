@@ -107,7 +107,9 @@ def show_images(
     if title:
         figure.suptitle(title, fontsize=11, y=1 - 0.03 / height, va="top", parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # of names in a script that the font lacks
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of names that the font lacks, or of long ones
         figure.tight_layout(pad=0.3)
         show_figure(figure, title or "Images")
 

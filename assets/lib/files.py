@@ -4,9 +4,11 @@ import contextlib
 import errno
 import io
 import os
+import re
 import shutil
 import threading
 import time
+import unicodedata
 import uuid
 import weakref
 from functools import lru_cache
@@ -24,13 +26,14 @@ ELSEWHERE = "start the notebook in a folder that you may write to"
 FULL = errno.ENOSPC, errno.EDQUOT
 NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF
 GONE = errno.ENOENT, errno.ELOOP
+NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class DataError(ValueError):
     """Data that is there but wrong. The message ends with the way out: the drawn faces."""
 
     def __init__(self, message):
-        super().__init__(f'{message} To continue without it, set data_dir = "drawn".')
+        super().__init__(f'{as_text(message)} To continue without it, set data_dir = "drawn".')
 
 
 class DiskError(OSError):
@@ -44,13 +47,31 @@ def say_once(sentence):
 
 
 def to_path(path):
-    """A path, with ~ as the home folder."""
-    return Path(os.path.expanduser(path))
+    """A path with ~ as the home folder, and with é and the like as the drive spells them.
+
+    One form of Unicode has one letter there, the other two.
+    """
+    path = Path(os.path.expanduser(path))
+    if os.path.lexists(path) or path == path.parent:
+        return path
+    folder, same = to_path(path.parent), []
+    with contextlib.suppress(OSError):  # the folder is not there, either
+        same = [name for name in os.listdir(folder) if composed(name) == composed(path.name)]
+    return folder / (same or [path.name])[0]
+
+
+def composed(name):
+    return unicodedata.normalize("NFC", name)
+
+
+def as_text(text):
+    """The same, with a mark in place of bytes that are no text and of control characters."""
+    return NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def printable(path):
-    """The file's name, with question marks for bytes that are no text."""
-    return os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
+    """The file's name as a text that can be shown anywhere."""
+    return as_text(os.path.basename(path))
 
 
 @contextlib.contextmanager
@@ -62,7 +83,7 @@ def explain_disk_errors(path, advice="choose another out_dir"):
         if isinstance(error, DiskError) or error.errno is None:
             raise
         remedy = "Make room on the disk" if error.errno in FULL else "Make it writable"
-        message = f"{path} cannot be written: {error.strerror}. {remedy}, or {advice}."
+        message = f"{as_text(path)} cannot be written: {error.strerror}. {remedy}, or {advice}."
         raise DiskError(error.errno, message) from error
 
 

@@ -37,8 +37,8 @@ def is_box(x):
     """Whether a value is (left, top, right, bottom) in pixels, at least one pixel wide and high."""
     if not list_of(number(0), 4)(x):
         return False
-    left, top, right, bottom = x
-    return right - left >= 1 and bottom - top >= 1
+    left, top, right, bottom = map(round, x)  # as Pillow cuts
+    return left < right and top < bottom
 
 
 def is_folder_name(x):
