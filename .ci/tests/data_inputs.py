@@ -33,7 +33,8 @@ def full(*args, **kwargs):
 
 
 def names_below(folder):
-    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+    """The files below a folder, hidden ones aside."""
+    paths = [path for path in Path(folder).rglob("[!.]*") if path.is_file()]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 

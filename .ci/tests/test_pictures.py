@@ -19,7 +19,8 @@ from PIL import Image
 import helpers
 from assets.lib import pictures
 from assets.lib.files import DataError
-from assets.lib.pictures import find_images, load_face, load_image, readable
+from assets.lib.folders import find_images
+from assets.lib.pictures import UnreadableImage, load_face, load_image, readable
 from assets.lib.sources import are_two_folders, find_data
 
 
@@ -184,7 +185,7 @@ def test_images_are_read_as_a_person_sees_them(empty_place):
         Path(name).write_bytes(content)
         try:
             image = load_image(name)
-        except pictures.UNREADABLE as error:
+        except UnreadableImage as error:
             assert colour == "unreadable", f"{name}: expected it to be read, got {error!r}"
             continue
         assert colour != "unreadable", f"{name}: expected it to be left out, got {image.size}"
@@ -225,7 +226,7 @@ def test_damaged_images_are_read_or_left_out(empty_place, kind, changes):
     Path("damaged.img").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with contextlib.suppress(*pictures.UNREADABLE):
+        with contextlib.suppress(UnreadableImage):
             assert load_image("damaged.img").mode == "RGB", "expected RGB"
 
 
@@ -262,5 +263,5 @@ def test_readable_names_the_first(empty_place, notebook):
     Path("photos/b.jpg").write_text("no picture", encoding="utf-8")
     faces = notebook.FaceFolder("photos")
     assert readable(faces, [0, 1, 2]) == [0, 1], "expected the readable ones"
-    with pytest.raises(DataError, match="None of the 1 images tried .* b.jpg: Unid"):
+    with pytest.raises(DataError, match="None of the 1 images tried .* b.jpg: it is no picture"):
         readable(faces, [2])

@@ -9,7 +9,8 @@ from data_inputs import archive, file_answer, save_faces, serve
 
 from assets.lib.archives import PUBLISHED_SHA256, PUBLISHED_URL
 from assets.lib.files import DataError
-from assets.lib.pictures import find_images, load_face
+from assets.lib.folders import find_images
+from assets.lib.pictures import load_face
 from assets.lib.sources import are_two_folders, find_data
 
 DEFAULT = "processed_celeba_small/"
@@ -85,7 +86,7 @@ def test_a_folder_that_was_chosen_and_is_not_there_is_an_error(empty_place, wron
 def test_a_name_near_the_default_is_an_error(empty_place, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     save_faces("processed-celeba-small", 2)
-    with pytest.raises(DataError, match="nearest names are processed-celeba-small"):
+    with pytest.raises(DataError, match="nearest names are 'processed-celeba-small"):
         find_data(DEFAULT, PUBLISHED_URL)
 
 

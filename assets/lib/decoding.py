@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
 
 from assets.lib.faces import DecodedFaces
 from assets.lib.figures import progress
@@ -27,7 +26,7 @@ from assets.lib.files import (
     to_path,
 )
 from assets.lib.labels import names_below
-from assets.lib.pictures import IMAGE_FORMATS, UNREADABLE, read_item
+from assets.lib.pictures import read_item, shorter_side
 from assets.lib.ranks import from_rank_0, mean_of_ranks, wait_for_ranks, world
 
 MOST_UNREADABLE = 0.1  # of a folder's images
@@ -112,7 +111,7 @@ def read_copy(folder, n):
         return None
     kinds = [(array.dtype, array.shape[:1]) for array in (images, sides)]
     is_whole = kinds == [(np.uint8, (n,)), (np.int64, (n,))] and images.ndim == 4
-    return (images, sides) if is_whole and (folder / "source.txt").exists() else None
+    return (images, sides) if is_whole and (folder / "source.txt").is_file() else None
 
 
 def read_array(path):
@@ -157,15 +156,6 @@ def pixels_of(dataset, index):
     if item is None:
         return None, -1
     return (item[0] * 255).round().byte().numpy(), shorter_side(dataset.samples[index][0])
-
-
-def shorter_side(path):
-    """Of a picture, in pixels, by its header; 0 if that cannot be read."""
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return min(image.size)
-    except UNREADABLE:
-        return 0
 
 
 def create_array(dataset, path):
@@ -216,10 +206,12 @@ def remove_old_copies():
     """Keep the newest decoded copies of each folder that is still there; say what is removed."""
     copies, removed = {}, 0
     for note in CACHE.glob("decoded_*/source.txt"):
-        copies.setdefault(os.fsdecode(note.read_bytes()), []).append(note.parent)
-    for source, folders in copies.items():
-        folders.sort(key=os.path.getmtime, reverse=True)
-        for folder in folders[KEPT_COPIES if os.path.exists(source) else 0 :]:
+        with contextlib.suppress(OSError):  # damaged, or another process has removed it
+            last_used, source = note.parent.stat().st_mtime, os.fsdecode(note.read_bytes())
+            copies.setdefault(source, []).append((last_used, note.parent))
+    for source, found in copies.items():
+        newest_first = [folder for _, folder in sorted(found, reverse=True)]
+        for folder in newest_first[KEPT_COPIES if os.path.exists(source) else 0 :]:
             doomed = folder.with_name(f".{folder.name}.old")  # so that it is never half there
             with contextlib.suppress(OSError):  # Windows keeps what is in use
                 os.replace(folder, doomed)

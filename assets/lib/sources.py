@@ -4,17 +4,17 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections import Counter
 from pathlib import Path
 
-from assets.lib.archives import PUBLISHED_URL, Unreachable, fetch
+from assets.lib.archives import PUBLISHED_URL, Unreachable, fetch, unpack_once
+from assets.lib.attributes import ATTRIBUTE_LIST
 from assets.lib.checkpoints import check_start
 from assets.lib.drawn import DRAWING, write_folder
 from assets.lib.faces import most_held_out
 from assets.lib.figures import progress, use_inline_figures
-from assets.lib.files import CACHE, ELSEWHERE, DataError, make_once, to_path
-from assets.lib.labels import ATTRIBUTE_LIST
-from assets.lib.pictures import find_images, holds_images, load_face
+from assets.lib.files import CACHE, ELSEWHERE, DataError, as_text, make_once, to_path
+from assets.lib.folders import count_kinds, holds_images, survey
+from assets.lib.pictures import load_face
 from assets.lib.ranks import from_rank_0, world
 from assets.lib.settings import Settings, check, check_counts, check_settings, likeness
 
@@ -68,25 +68,29 @@ def _find(data_dir, url, sha256, n_drawn, image_size):
     check_settings({"data_dir": data_dir, "data_url": url, "data_sha256": sha256})
     if str(data_dir) == "drawn":
         return drawn_folder(n_drawn, image_size, 'data_dir = "drawn"')
-    folder, source, is_own = to_path(data_dir), url, url not in (None, "", PUBLISHED_URL)
-    if folder.suffix.lower() == ".zip" and folder.is_file():
-        folder, source, sha256 = folder.with_suffix(""), folder, None
+    folder, is_own = to_path(data_dir), url not in (None, "", PUBLISHED_URL)
+    if is_zip(folder):
+        folder = unpack_once(folder, progress)
     elif not folder.exists():
         check_folder_name(data_dir, is_own)
-    try:
-        make_once(folder, lambda empty: fetch(source, empty, sha256, CACHE, progress), ELSEWHERE)
-    except Unreachable as error:
-        if not is_own:
-            return drawn_folder(n_drawn, image_size, error)
-        message = f"data_url = {url!r} cannot be fetched: {error}. Correct it, or give data_dir"
-        raise DataError(f"{message} a folder of images or a .zip of them.") from None
-    others = []
-    n = len(find_images(folder, others))
-    others = [path for path in others if not ATTRIBUTE_LIST.fullmatch(os.path.basename(path))]
-    counts = Counter(os.path.splitext(path)[1].lower() or "without ending" for path in others)
-    endings = ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(5))
-    print(f"Data: {n:,} images found in {folder}{'; passed over: ' if others else ''}{endings}.")
+        try:
+            make_once(folder, lambda empty: fetch(url, empty, sha256, CACHE, progress), ELSEWHERE)
+        except Unreachable as error:
+            if not is_own:
+                return drawn_folder(n_drawn, image_size, error)
+            message = f"data_url = {url!r} cannot be fetched: {error}. Correct it, or give data_dir"
+            raise DataError(f"{message} a folder of images or a .zip of them.") from None
+    report(folder)
     return folder
+
+
+def report(folder):
+    """Say in one line how many images are below a folder, and what is passed over."""
+    images, others = survey(folder)
+    lists = [path for path in others if ATTRIBUTE_LIST.fullmatch(os.path.basename(path))]
+    others = {path: kind for path, kind in others.items() if path not in set(lists)}
+    passed = f"; passed over: {count_kinds(others)}" if others else ""
+    print(f"Data: {len(images):,} images found in {as_text(folder)}{passed}.")
 
 
 def drawn_folder(n, image_size, reason):
@@ -123,14 +127,18 @@ def check_folder_name(data_dir, is_own):
     is_odd = re.search(r'[*?"<>|:\\]|^\s|\s$|\.zip$', name)
     if is_like or is_odd or not (is_own or chosen in DEFAULT_FOLDERS):
         message = f"data_dir = {str(data_dir)!r} is not there. The nearest names are"
-        raise DataError(f"{message} {', '.join(nearest)}. An address belongs into data_url.")
+        raise DataError(f"{message} {', '.join(map(repr, nearest))}. An address is a data_url.")
+
+
+def is_zip(path):
+    return path.suffix.lower() == ".zip" and path.is_file()
 
 
 def is_source(folder):
     """Whether it is a folder of images, a .zip, "drawn", or a default folder, there or not."""
     path = to_path(folder)
-    is_zip = path.suffix.lower() == ".zip" and path.is_file()
-    return is_zip or str(folder) == "drawn" or path in DEFAULT_FOLDERS or holds_images(path)
+    is_known = str(folder) == "drawn" or path in DEFAULT_FOLDERS
+    return is_known or is_zip(path) or holds_images(path)
 
 
 def are_two_folders(folders):
