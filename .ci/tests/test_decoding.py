@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import shutil
 import sys
+import time
 import types
 from pathlib import Path
 from unittest import mock
@@ -15,8 +17,7 @@ from data_inputs import photo_bytes, save_faces, save_shades
 from PIL import Image
 
 import helpers
-from assets.lib import decoding
-from assets.lib import files, pictures
+from assets.lib import decoding, files, pictures
 
 
 def printed_by(capsys):
@@ -55,6 +56,116 @@ def test_faces_are_decoded_once(empty_place, notebook, monkeypatch, capsys):
         helpers.DataError, match="[34] of the 2[56] images in photos cannot be read"
     ):
         notebook.get_dataloader(3, 32, "photos")
+
+
+def exchange(kind):
+    """Other contents for photos/, of the same names, sizes and dates."""
+    paths = sorted(Path("photos").iterdir())
+    dates = {path.name: path.stat().st_mtime_ns for path in paths}
+    white = Image.new("RGB", (20, 24), "white")
+    if kind == "all, in place":
+        for path in paths:
+            white.save(path)
+    elif kind == "one, in place":
+        white.save(paths[17])
+    elif kind == "one, by another file":
+        white.save("new.bmp")
+        os.replace("new.bmp", paths[17])
+    elif kind == "two for each other":
+        os.replace(paths[16], "kept.bmp")
+        os.replace(paths[17], paths[16])
+        os.replace("kept.bmp", paths[17])
+    elif kind == "one byte":
+        content = bytearray(paths[17].read_bytes())
+        content[len(content) // 2] ^= 255
+        paths[17].write_bytes(content)
+    else:  # the whole folder
+        os.rename("photos", "before")
+        shutil.copytree("before", "photos")
+        white.save(paths[17])
+    for path in paths:
+        os.utime(path, ns=(dates[path.name], dates[path.name]))
+
+
+EXCHANGES = "all, in place", "one, in place", "one, by another file", "two for each other"
+
+
+@pytest.mark.parametrize("kind", [*EXCHANGES, "one byte", "the whole folder"])
+def test_other_pictures_of_the_same_size_and_date_are_decoded(empty_place, notebook, kind):
+    save_faces("photos", 40, "{:02}.bmp")
+    before = notebook.get_dataloader(4, 16, "photos").dataset
+    time.sleep(0.02)  # the file system's clock ticks
+    exchange(kind)
+    after = notebook.get_dataloader(4, 16, "photos").dataset
+    assert not torch.equal(before.images, after.images), "expected the new pictures"
+    for path in Path("cache").glob("decoded_*"):
+        shutil.rmtree(path)
+    fresh = notebook.get_dataloader(4, 16, "photos").dataset
+    assert torch.equal(after.images, fresh.images), "expected what is decoded without a cache"
+
+
+def test_a_folder_that_was_exchanged_is_noticed_without_times_of_changes(
+    empty_place, notebook, monkeypatch
+):
+    save_faces("photos", 40, "{:02}.bmp")
+    stat, names = os.stat, "st_size st_mtime_ns st_mode st_dev st_ino".split()
+
+    def stat_of_windows(path, **options):
+        found = stat(path, **options)
+        return types.SimpleNamespace(
+            st_ctime_ns=0, **{name: getattr(found, name) for name in names}
+        )
+
+    monkeypatch.setattr(decoding.os, "stat", stat_of_windows)
+    before = decoding.cache_key(notebook.FaceFolder("photos"))
+    assert decoding.cache_key(notebook.FaceFolder("photos")) == before, "expected the same key"
+    exchange("all, in place")
+    assert decoding.cache_key(notebook.FaceFolder("photos")) != before, "expected another key"
+
+
+def damaged(copy, what):
+    name, _, how = what.partition(": ")
+    path = copy / name
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "cut by a byte":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "zeros":
+        path.write_bytes(bytes(path.stat().st_size))
+    elif how == "of fewer pictures":
+        np.save(path, np.load(path)[:-1])
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif how == "a file":
+        shutil.rmtree(copy)
+        copy.write_bytes(b"")
+    elif how == "nothing":
+        shutil.rmtree(copy)
+        copy.mkdir()
+    else:  # missing
+        path.unlink()
+
+
+DAMAGES = [f"{name}: {how}" for name in ("images.npy", "sides.npy") for how in ("cut", "empty")]
+DAMAGES += [f"{name}: missing" for name in ("images.npy", "sides.npy", "source.txt")]
+DAMAGES += ["images.npy: zeros", "images.npy: a folder", "images.npy: of fewer pictures"]
+DAMAGES += ["images.npy: cut by a byte", "source.txt: empty", "source.txt: a folder"]
+
+
+@pytest.mark.parametrize("what", [*DAMAGES, ": a file", ": nothing"])
+def test_a_damaged_cache_means_decoding_anew(empty_place, notebook, what):
+    save_shades("photos", 12)
+    before = notebook.get_dataloader(3, 16, "photos").dataset.images.clone()
+    (copy,) = Path("cache").glob("decoded_*")
+    damaged(copy, what)
+    for _ in range(2):
+        after = notebook.get_dataloader(3, 16, "photos").dataset
+        assert torch.equal(after.images, before) and len(after) == 12, "expected the same pixels"
+    save_faces("photos", 1)
+    assert len(notebook.get_dataloader(3, 16, "photos").dataset) == 13, "expected it to go on"
 
 
 def test_the_newest_decoded_copies_are_kept(empty_place, notebook, capsys):
@@ -124,8 +235,6 @@ def test_a_read_error_is_not_a_damaged_picture(empty_place, notebook, monkeypatc
         with pytest.raises(OSError, match="new.jpg is there but cannot be read") as caught:
             helpers.decode_once(faces)
         assert caught.value.errno == number, f"expected {number}, got {caught.value.errno}"
-        with pytest.raises(OSError, match="new.jpg is there but cannot be read"):
-            helpers.readable(faces, [10])
     faces.loader = helpers.load_image
     assert len(helpers.decode_once(faces)) == 11, "expected it to be tried again the next time"
 
