@@ -1,8 +1,8 @@
-"""Write the tables of the documents from the rows: between `<!-- table: NAME -->` and `<!-- end -->`.
+"""Write the tables of the documents from the rows.
 
     python .ci/experiments/tables.py [--check]
 
-With --check nothing is written; it fails if a document differs from the rows.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written; it fails if a document differs from the rows.
 """
 
 import argparse
@@ -71,7 +71,77 @@ def images():
     return markdown(["images", "FFD, baseline", "FFD, this notebook"], lines)
 
 
-TABLES = {"images": images}
+def scores():
+    """All scores of the notebook and the baseline after as many images, and of real faces."""
+    lines = []
+    for name, words in (("baseline", "baseline"), ("notebook", "this notebook")):
+        for n, found in sorted(recipe(name).items()):
+            cells = [spread(found, score) for score in SCORES]
+            lines.append([words, f"{n:,}", str(len(found)), *cells])
+    for name, words in (("real", "real faces"), ("noise", "noise")):
+        found = rows("results", data=CELEBA, recipe=name)
+        lines.append([words, "", "", *[spread(found, score) for score in SCORES]])
+    return markdown(["loop", "images", "seeds", *SCORES.values()], lines)
+
+
+def changes():
+    """The notebook's CHOICES after five minutes with one thread, best first."""
+    found = {}
+    for row in rows("results", data=CELEBA, minutes="5"):
+        is_one_thread = row["machine"].startswith("1 thread")
+        if is_one_thread and row["recipe"] not in ("baseline", "constant", "notebook"):
+            found.setdefault(row["recipe"], []).append(row)
+    order = sorted(
+        found, key=lambda name: sum(float(x["ffd"]) for x in found[name]) / len(found[name])
+    )
+    lines = []
+    for name in order:
+        seen = sum(int(row["images"]) for row in found[name]) / len(found[name])
+        cells = [spread(found[name], score) for score in SCORES]
+        words = f"**{name}**" if name == "the lesson" else name
+        lines.append([words, f"{seen:,.0f}", *cells])
+    return markdown(["change", "images", *SCORES.values()], lines)
+
+
+ALBUMS = {
+    "utkface": "100 Black women over 50 (UTKFace)",
+    CELEBA: "1,000 wearers of hats (CelebA)",
+    "20000_at_64_v3": "300 drawn faces",
+}
+STARTS = ("from nothing", "random weights"), ("from celeba_32.pt", "the committed weights")
+
+
+def album():
+    """FFD, recall and copies of albums, plain and with shifted images."""
+    lines = []
+    for data, words in ALBUMS.items():
+        for subject, start in STARTS:
+            for minutes in ("2", "20"):
+                found = album_scores(data, subject, minutes)
+                if found:
+                    lines.append([words, f"{start}, {minutes} minutes", *found])
+        real = rows("album", data=data, subject="real")
+        value = {row["measure"]: float(row["value"]) for row in real}
+        lines.append([words, "real faces", f"{value['FFD']:.1f}", "", f"{value['copies']:.0%}"])
+    heads = ["album", "start", "FFD: plain, shifted", "recall: plain, shifted"]
+    return markdown([*heads, "closer: plain, shifted"], lines)
+
+
+def album_scores(data, subject, minutes):
+    """Three cells, each with a score of the plain and of the shifted run; None without rows."""
+    both = [
+        rows("album", data=data, minutes=minutes, subject=subject + x) for x in ("", ", shifted")
+    ]
+    values = [{row["measure"]: float(row["value"]) for row in found} for found in both]
+    if not all(values):
+        return None
+    cells = [", ".join(f"{value['FFD']:.1f}" for value in values)]
+    for name in ("recall", "copies"):
+        cells.append(", ".join(f"{value[name]:.0%}" for value in values))
+    return cells
+
+
+TABLES = {"images": images, "scores": scores, "changes": changes, "album": album}
 
 
 def filled(text):
