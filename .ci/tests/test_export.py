@@ -1,16 +1,20 @@
 """generator.pt2: what a run leaves for others, in a file that needs PyTorch alone."""
 
+import copy
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_runs
 import torch
 from small_runs import start_small
 
 import helpers
+from assets.lib.export import load_generator
 
 
 def exported(generator, path):
@@ -70,6 +74,73 @@ def test_an_exported_generator_holds_no_path_and_no_device(notebook, tmp_path):
         z = torch.randn(4, 12)
         off = (torch.export.load(path).module()(z) - generator(z)).abs().max()
         assert off < 1e-5, f"expected the same faces, got {off} off"
+
+
+USES = {
+    "numpy": lambda G, z: G(z).numpy(),
+    "asarray": lambda G, z: np.asarray(G(z)),
+    "tolist": lambda G, z: np.array(G(z).tolist()),
+    "one latent": lambda G, z: torch.cat([G(one[None]) for one in z]),
+    "a loop that keeps all": lambda G, z: torch.stack([G(z)[i] for i in range(len(z))]),
+    "no_grad": torch.no_grad()(lambda G, z: G(z)),
+    "inference_mode": torch.inference_mode()(lambda G, z: G(z)),
+    "deepcopy": lambda G, z: copy.deepcopy(G)(z),
+    "to": lambda G, z: G.to("cpu")(z),
+    "float": lambda G, z: G.float()(z),
+    "requires_grad_": lambda G, z: G.requires_grad_(False)(z),
+    "state_dict": lambda G, z: (G.load_state_dict(G.state_dict()), G(z))[1],
+}
+
+
+@pytest.fixture(scope="module")
+def small(notebook, tmp_path_factory):
+    """The path of an exported generator, and it itself in eval mode."""
+    torch.manual_seed(0)
+    generator = notebook.Generator(8, 4, 16)
+    path = tmp_path_factory.mktemp("small") / "generator.pt2"
+    helpers.export_generator(generator, path)
+    return path, generator.eval()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_loaded_generator_is_used_like_any_network(small, use):
+    path, generator = small
+    z = torch.randn(3, 8)
+    faces = torch.as_tensor(USES[use](torch.export.load(path).module(), z))
+    assert not faces.requires_grad, "expected no graph, which takes memory"
+    off = (faces - generator(z)).abs().max()
+    assert off < 1e-5, f"expected the same faces, got {off} off"
+
+
+def test_latents_can_be_optimized_through_a_loaded_generator(small):
+    z = torch.randn(2, 8, requires_grad=True)
+    torch.export.load(small[0]).module()(z).mean().backward()
+    assert z.grad.abs().max() > 0, "expected a gradient of the latents"
+
+
+def test_the_projects_own_loader_takes_eval_and_train(small):
+    path, generator = small
+    z = torch.randn(3, 8)
+    loaded = load_generator(path)
+    for network in (loaded.eval(), loaded.train(), loaded.train(False)):
+        assert torch.allclose(network(z), generator(z), atol=1e-5), "expected eval mode"
+
+
+def test_a_file_that_this_pytorch_cannot_read_names_the_version(small, tmp_path, monkeypatch):
+    def fail(path):
+        raise KeyError("an operation of another version")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.export, "load", fail)
+        version = re.escape(torch.__version__)
+        with pytest.raises(ValueError, match=f"cannot read .*, written by PyTorch {version}. Run"):
+            load_generator(small[0])
+    for content in (b"", b"no program", small[0].read_bytes()[:5000]):
+        (tmp_path / "generator.pt2").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot read .*generator.pt2, a damaged program"):
+            load_generator(tmp_path / "generator.pt2")
+    with pytest.raises(FileNotFoundError):
+        load_generator(tmp_path / "nowhere.pt2")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to stand for a full disk")
