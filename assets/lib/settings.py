@@ -21,7 +21,7 @@ def number(low, high=1e9, whole=False):
     return lambda x: isinstance(x, kinds) and not isinstance(x, bool) and low <= x <= high
 
 
-def text(pattern=r"[^\0]*\S[^\0]*", kinds=str):
+def text(pattern=r"[^\0]*[^\s\0][^\0]*", kinds=str):
     """A test: is a value a text that matches the whole pattern?"""
     fits = re.compile(pattern, re.IGNORECASE).fullmatch
     return lambda x: isinstance(x, kinds) and fits(os.fspath(x)) is not None
