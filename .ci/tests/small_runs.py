@@ -17,6 +17,7 @@ from assets.lib.runs import Run
 
 Z_SIZE = 8
 LATENTS = torch.randn(4, Z_SIZE, generator=torch.Generator().manual_seed(2))
+NOISE = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
 class Generator(nn.Module):
@@ -57,7 +58,7 @@ def noise_loader(n=40, batch_size=4, flip=True):
     return DataLoader(faces, batch_size, shuffle=True, collate_fn=as_batch)
 
 
-def small_parts(notebook=None):
+def small_parts(notebook=None, averaged=True):
     """D, G, averaged and the two optimizers, by name; with a notebook, its networks."""
     torch.manual_seed(0)
     if notebook:
@@ -65,12 +66,13 @@ def small_parts(notebook=None):
     else:
         D, G = Discriminator(), Generator()
     optimizers = [torch.optim.Adam(network.parameters(), 1e-3, fused=True) for network in (D, G)]
-    averaged = AveragedModel(G)
-    return dict(D=D, G=G, averaged=averaged, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
+    parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
+    return parts | (dict(averaged=AveragedModel(G)) if averaged else {})
 
 
 def sample_four(generator):
-    return generator(LATENTS)
+    """The samples of a run: of the averaged generator or, without one, noise."""
+    return NOISE if generator is None else generator(LATENTS)
 
 
 def small_step(D, G, real, d_optimizer, g_optimizer):
@@ -103,10 +105,14 @@ def train_small(run, loader, n_epochs, print_every=4, step=small_step, set_rates
     return run.losses
 
 
-def start(folder=None, settings=None, n=40, parts=None, **options):
-    """A run of 10 steps an epoch, and train(n_epochs), which makes a row every 4 steps."""
+def start(folder=None, settings=None, n=40, parts=None, averaged=False, **options):
+    """A run of 10 steps an epoch, and train(n_epochs), which makes a row every 4 steps.
+
+    Averaging takes most of the time: without it there is no generator to export.
+    """
     options.setdefault("sample", sample_four)
-    run = Run(folder, settings or {"seed": 0}, **options, **(parts or small_parts()))
+    parts = parts or small_parts(averaged=averaged)
+    run = Run(folder, settings or {"seed": 0}, **options, **parts)
     return run, trainer(run, n)
 
 
