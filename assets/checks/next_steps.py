@@ -1,0 +1,214 @@
+"""Checks of the next steps: other layers, losses, steps and generators."""
+
+import math
+import types
+
+import torch
+from torch import nn
+
+from assets.checks.asserts import (
+    assert_between,
+    assert_close,
+    assert_numbers,
+    assert_refuses,
+    assert_shape,
+)
+from assets.checks.exercises import check
+from assets.checks.layers import assert_learns, pictures
+from assets.checks.watch import Watch
+
+
+@check
+def test_exchange_norm(exchange_norm, norm_layer):
+    spread, mean = 1 + torch.rand(6, 16, 1, 1), 3 * torch.randn(6, 16, 1, 1)
+    x = mean + spread * torch.randn(6, 16, 4, 4)
+    for norm, n_groups in (("batch", 16), ("instance", 6 * 16), ("group", 6 * 8), ("layer", 6)):
+        y = norm_layer(norm, 16)(x).detach()
+        assert_shape(f'norm="{norm}"', y, *x.shape)
+        groups = (y.transpose(0, 1) if norm == "batch" else y).reshape(n_groups, -1)
+        what = f'norm="{norm}" in {n_groups} groups'
+        assert_close(f"{what}, largest mean", groups.mean(1).abs().max(), 0, within=0.02)
+        deviations = groups.std(1, unbiased=False)
+        assert_close(f"{what}, deviations", deviations.aminmax(), (1, 1), within=0.02)
+    squares = norm_layer("pixel", 16)(x).square().mean(1)
+    assert_close("pixel: the mean square of each pixel", squares.aminmax(), (1, 1), within=1e-3)
+    assert torch.equal(norm_layer(None, 16)(x), x), "norm=None: expected x unchanged."
+    assert_refuses(lambda: norm_layer("weight", 16), 'norm="weight"', "norm")
+    for norm in ("batch", "instance", "group", "layer", "pixel", None):
+        hidden = [nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        network = exchange_norm(nn.Sequential(*hidden, nn.Conv2d(16, 4, 3)), norm)
+        n = sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+        assert n == (norm == "batch"), f"norm={norm!r}: got {n} batch normalizations."
+        assert_learns(network, pictures(4, 8))
+
+
+@check
+def test_upsampling(NearestGenerator, PixelShuffleGenerator, icnr):
+    z = torch.randn(4, 10)
+    for Generator in (NearestGenerator, PixelShuffleGenerator):
+        G, name = Generator(10, 4), Generator.__name__
+        assert_shape(name, G(z), 4, 3, 32, 32)
+        assert_learns(G, z)
+        found = any(isinstance(layer, nn.ConvTranspose2d) for layer in G.modules())
+        assert not found, f"{name}: expected no transpose convolution, got one."
+        assert_shape(f"{name}(10, 4, 64)", Generator(10, 4, 64)(z), 4, 3, 64, 64)
+    G = icnr(PixelShuffleGenerator(10, 4)).eval()
+    convs = [layer for layer in G.modules() if isinstance(layer, nn.Conv2d)]
+    for conv in convs:
+        first, *others = conv.weight.unflatten(0, (-1, 4)).unbind(1)
+        is_alike = all(torch.equal(first, other) for other in others)
+        assert is_alike, f"After icnr, expected four equal sets of weights, got others in {conv}."
+    convs[-1].bias.data.zero_()
+    squares = G(z).detach().unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    apart = (squares - squares[..., :1]).abs().max()
+    assert_close("After icnr, the pixels of each 2 x 2 square apart", apart, 0)
+
+
+@check
+def test_checkerboard(checkerboard):
+    noise, stripes = torch.randn(800, 3, 16, 16), torch.tensor([1.0, -1.0]).repeat(8)
+    squares = noise.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    for what, faces, low, high in (
+        ("white noise", noise, 0.9, 1.1),
+        ("2 x 2 squares", squares, 0, 1e-6),
+        ("noise in stripes", noise + stripes, 5, math.inf),
+        ("noise on a board", noise + stripes * stripes[:, None], 5, math.inf),
+    ):
+        assert_between(what, checkerboard(faces), low, high)
+
+
+@check
+def test_loss_pairs(losses_of):
+    d_real, d_fake = torch.tensor([[1.0], [-1.0]]), torch.tensor([[0.5], [2.0]])
+    for name, expected in {
+        "cross-entropy": (2.363764, 0.300502),
+        "least squares": (4.125, 0.625),
+        "hinge": (3.25, -1.25),
+        "Wasserstein": (1.25, -1.25),
+        "relativistic": (1.761332, 0.511332),
+    }.items():
+        got = [loss(d_real, d_fake) for loss in losses_of(name)]
+        assert_close(f"{name}, losses of (1, -1) and (0.5, 2)", got, expected, within=1e-5)
+    assert_refuses(lambda: losses_of("Hinge"), 'loss="Hinge"', "loss")
+
+
+@check
+def test_penalty(penalty):
+    real, fake = pictures(6, 16), pictures(6, 16)
+    linear = nn.Linear(3 * 16 * 16, 1)
+    D, length = nn.Sequential(nn.Flatten(), linear), linear.weight.norm().item()  # everywhere
+    for weights, expected in (
+        ({"gp": 10}, 10 * (length - 1) ** 2),
+        ({"r1": 3, "r2": 1}, 2 * length**2),
+        ({}, 0),
+    ):
+        got = penalty(D, real, fake, **weights).item()
+        assert_close(f"linear D, {weights}", got, expected, within=1e-3 * max(1, expected))
+    penalty(D, real, fake, gp=10, r1=1, r2=1).backward()
+    gradient = linear.weight.grad
+    is_right = gradient is not None and gradient.any() and gradient.isfinite().all()
+    assert is_right, "expected a finite gradient for D's weights, got none."
+    mixing = nn.Sequential(nn.Conv2d(3, 1, 16), nn.BatchNorm2d(1), nn.Flatten())
+    assert_refuses(lambda: penalty(mixing, real, fake, gp=1), "gp with batch norm", "batch")
+
+
+@check
+def test_augment(shift):
+    x = pictures(64, 16).requires_grad_()
+    y = shift(x)
+    assert_shape("shift(x)", y, *x.shape)
+    share = ((y - x).abs().amax((1, 2, 3)) > 1e-6).float().mean()
+    assert share > 0.8, f"shift: expected nearly all images moved, got {share:.0%}."
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.any(), "shift: expected a gradient that passes through, got none."
+    dots = torch.zeros(200, 3, 16, 16)
+    dots[:, :, 8, 8] = 1
+    _, _, *places = shift(dots).nonzero().T
+    assert_close("pixel 8 of 16, moved: ends", torch.cat(places).aminmax(), (6, 10))
+
+
+def lighter(x, run):
+    return x + 0.1
+
+
+def small_weight(D, real, fake):
+    return 0.1 * D.weight.square().sum()
+
+
+@check
+def test_step_with(step_with):
+    run = types.SimpleNamespace(step=0, progress=0.0)
+    for options in (
+        {},
+        {"loss": "least squares"},
+        {"loss": "hinge"},
+        {"loss": "Wasserstein"},
+        {"loss": "relativistic"},
+        {"seen": lighter},
+        {"penalties": small_weight, "interval": 2},
+    ):
+        watch = Watch()
+        for run.step in range(3):
+            assert_numbers(f"step_with({options})", watch.step(step_with(**options), run))
+        watch.assert_trained()
+    for name, wrong in (("loss", "L3"), ("n_critic", 0), ("interval", 0)):
+        assert_refuses(lambda n=name, w=wrong: step_with(**{n: w}), f"{name}={wrong!r}", name)
+    assert_critic_steps(step_with(loss="Wasserstein", n_critic=3), run)
+
+
+def assert_critic_steps(step, run):
+    """G moves in every third step only."""
+    watch, moved = Watch(), []
+    for run.step in range(6):
+        before = watch.weights["G"]
+        watch.step(step, run)
+        if not before.equal(watch.weights["G"]):
+            moved.append(run.step)
+    assert moved == [0, 3], f"n_critic=3: expected G to move in steps 0 and 3, got {moved}."
+
+
+@check
+def test_truncated(truncated):
+    for limit, deviation in ((0.5, 0.2837), (1.0, 0.5396), (4.0, 0.9995)):  # by hand, of N(0, 1)
+        z = truncated(2_000, 10, limit, 3)
+        assert_shape(f"limit {limit}", z, 2_000, 10)
+        most = z.abs().max()
+        assert most <= limit, f"limit {limit}: expected no number beyond it, got {most:.2f}."
+        assert_close(f"limit {limit}, standard deviation", z.std(), deviation, within=0.01)
+        is_same = torch.equal(z, truncated(2_000, 10, limit, 3))
+        assert is_same, "the same seed: expected the same ones."
+
+
+@check
+def test_style_generator(StyleGenerator):
+    G, z = StyleGenerator(10, 4), torch.randn(3, 10)
+    assert_shape("StyleGenerator(10, 4)", G(z), 3, 3, 32, 32)
+    assert_learns(G, z)
+    for layer in G.layers[:-1]:
+        layer.noise_scale.data += 1
+    assert not torch.equal(G(z), G(z)), "in training: expected fresh noise each time."
+    images, w, n = G.eval()(z), G.mapping(z), len(G.layers)
+    assert torch.equal(G(z), images), "eval mode: expected the same noise each time."
+    assert torch.allclose(G(z[1:2]), images[1:2], atol=1e-5), "expected the same face in any batch."
+    is_same = torch.allclose(G.synthesis([w] * n), images, atol=1e-5)
+    assert is_same, "one style for all layers: expected the images of forward."
+
+
+def kernels_of(network):
+    return [weight for weight in network.parameters() if weight.ndim > 1]
+
+
+@check
+def test_carry_over(carry_over, build_network):
+    old, new = build_network(8, 12, 10, 32), build_network(4, 6, 10, 64)
+    for name, a, b, order in zip("DG", old, new, (-1, 1)):
+        carry_over(a, b, order)
+        pairs = zip(kernels_of(a)[::order], kernels_of(b)[::order])
+        n = sum(p.shape == q.shape and torch.equal(p, q) for p, q in pairs)
+        assert n == 3, f"{name} from 32 to 64 pixels: expected 3 layers carried over, got {n}."
+    z, G = torch.randn(5, 10), old[1]
+    n_hidden = len(G.layers) - len(G.upsample(1, 1))
+    features = [network.eval().layers[:n_hidden](z) for network in (G, new[1])]
+    assert torch.allclose(*features, atol=1e-5), "expected the same features of the same latents."
+    odd = build_network(5, 7, 10, 64)[1]
+    assert_refuses(lambda: carry_over(G, odd), "networks that do not fit", "no_layer")

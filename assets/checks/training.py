@@ -1,0 +1,165 @@
+"""Checks of section 12: a step and the loop, on two toy networks that are watched."""
+
+import itertools
+
+import torch
+from torch import nn
+
+from assets.checks.asserts import (
+    as_text,
+    assert_close,
+    assert_no_globals,
+    assert_numbers,
+    assert_shape,
+    is_close,
+)
+from assets.checks.exercises import check, check_exercise
+from assets.checks.losses import cross_entropy
+from assets.checks.watch import ToyDiscriminator, ToyGenerator, Watch
+
+
+def assert_latents(seen, n_images):
+    """All latents of some steps on n_images in all: as many as images, new ones, from N(0, 1)."""
+    z = torch.cat(seen)
+    what, hint = "The latents, mean and standard deviation", "torch.randn?"
+    assert_close(what, (z.mean(), z.std()), (0, 1), within=0.15, hint=hint)
+    n_different = len(z.unique(dim=0))
+    assert n_different >= n_images, (
+        f"{n_images} real images: expected as many latents, new ones in each step, got "
+        f"{n_different} different ones. Is it torch.randn(len(real), ...), without a seed?"
+    )
+
+
+def split_seen(seen, real):
+    """D's logits for the real images, and for fakes with and without the graph of G."""
+    on_real, attached, detached = [], [], []
+    for images, logits, has_graph in seen:
+        for x, y in zip(images.split(len(real)), logits.split(len(real))):
+            if x.equal(real):
+                on_real.append(y)
+            elif x.std((2, 3)).max() < 1e-6:
+                (attached if has_graph else detached).append(y)
+            else:
+                low, high = x.min(), x.max()
+                raise AssertionError(
+                    f"D: expected `real` as it is, in [-1, 1], got images from {low:.2f} to "
+                    f"{high:.2f}. train_step needs no scale(): the loop has scaled already."
+                )
+    return on_real, attached, detached
+
+
+def assert_losses(watch, losses):
+    """d_loss and g_loss are those of the lesson, at the logits that D gave in the last step."""
+    on_real, attached, detached = split_seen(watch.networks["D"].seen, watch.real)
+    assert on_real, "D: expected to see the real images, got fakes only. d_loss has two halves."
+    assert detached, "D's own step: expected fake.detach(), got fakes with the graph of G."
+    pairs = [*itertools.product(on_real, detached)]
+    d_losses = {"": [cross_entropy(r, 0.9) + cross_entropy(f, 0) for r, f in pairs]}
+    d_losses["Is it smooth=True for the real faces?"] = [
+        cross_entropy(r, 1) + cross_entropy(f, 0) for r, f in pairs
+    ]
+    d_losses["It is the sum of both halves, not their mean."] = [x / 2 for x in d_losses[""]]
+    d_losses["Only real labels are smoothed."] = [
+        cross_entropy(r, 0.9) + cross_entropy(f, 0.1) for r, f in pairs
+    ]
+    d_text = "real_loss(D(real), smooth=True) + fake_loss(D(fake.detach()))"
+    assert_loss("d_loss", losses[0], d_text, d_losses)
+    g_losses = {
+        "": [cross_entropy(f, 1) for f in attached],
+        "G's loss is not smoothed.": [cross_entropy(f, 0.9) for f in attached],
+        "-fake_loss is flat where D is sure: minimize real_loss(D(fake)).": [
+            -cross_entropy(f, 0) for f in attached
+        ],
+    }
+    assert_loss("g_loss", losses[1], "real_loss(D(fake))", g_losses)
+
+
+def assert_loss(name, got, text, values):
+    """One of the first values; the other keys are hints on what else it may be."""
+    found = [hint for hint, xs in values.items() if any(is_close(got, x) for x in xs)]
+    if "" not in found:
+        expected = as_text(values[""][:1])
+        raise AssertionError(
+            f"{name}: expected {text} = {expected}, got {as_text(got)}. {' '.join(found)}"
+        )
+
+
+def assert_step_on_points(train_step):
+    """Real data of another shape: points in a plane."""
+    D, G = nn.Linear(2, 1), nn.Linear(3, 2)
+    G.z_size = 3
+    optimizers = [torch.optim.SGD(network.parameters(), 0.1) for network in (D, G)]
+    try:
+        train_step(D, G, torch.randn(8, 2), *optimizers)
+    except Exception as error:
+        raise AssertionError(
+            f"Real points of shape (8, 2): expected a step as on images, got {error}. Take no more "
+            "than len(real) and real.device from real."
+        ) from error
+
+
+def assert_step_on_device(train_step):
+    """Latents are made where the images are."""
+    D, G = ToyDiscriminator(0.15).to("meta"), ToyGenerator(3).to("meta")
+    optimizers = [torch.optim.SGD(network.parameters(), 0.1) for network in (D, G)]
+    try:
+        train_step(D, G, torch.zeros(4, 3, 16, 16, device="meta"), *optimizers)
+    except AssertionError:
+        raise
+    except Exception:
+        pass  # "meta" has no numbers, so a loss cannot be printed there, which is fine
+
+
+@check_exercise
+def test_train_step(train_step):
+    assert_no_globals(train_step)
+    for bias, z_size in ((0.8, 3), (0.15, 7)):
+        watch = Watch(bias, z_size)
+        for n in (32, 32, 20):
+            watch.networks["D"].seen.clear()
+            losses = watch.step(train_step, n=n)
+            assert_numbers("train_step's result", losses)
+        watch.verify()
+        assert_latents(watch.networks["G"].seen, 32 + 32 + 20)
+        # this D takes fakes for real: it is wrong, and G content
+        assert bias < 0.5 or losses[0] > losses[1], (
+            f"D fooled: expected d_loss above g_loss, got {losses[0]:.3f} and {losses[1]:.3f}. "
+            "Is it d_loss first?"
+        )
+        assert_losses(watch, losses)
+    for name, loss in zip(("d_loss", "g_loss"), losses):
+        hint = "Return it detached: .item() waits for the device in each step."
+        assert isinstance(loss, torch.Tensor), f"{name}: expected a tensor, got a number. {hint}"
+        assert_shape(name, loss)
+    assert_step_on_device(train_step)
+    assert_step_on_points(train_step)
+    keys = [key for key, *_ in watch.log]
+    if (n_more := keys.count("D") - keys.count("G")) > 0:
+        n_each = 1 + n_more // keys.count("G")
+        return [f"{n_each} steps of D for each step of G. The text has one of each."]
+
+
+@check
+def test_train(train):
+    assert_no_globals(train)
+    images = (torch.rand(48, 3, 16, 16) < 0.9).float()  # dots, on [-1, 1] with a mean of 0.8
+    data = torch.utils.data.TensorDataset(images, torch.zeros(48, dtype=torch.int64))
+    loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+    for n_epochs, print_every in ((1, 1), (3, 3)):
+        watch = Watch()
+        optimizers = watch.optimizers.values()
+        losses = train(*watch.networks.values(), loader, *optimizers, n_epochs, print_every)
+        what = f"{n_epochs} epochs of {len(loader)} steps, print_every={print_every}"
+        n = n_epochs * len(loader) // print_every
+        assert abs(len(losses) - n) <= 1, f"{what}: expected {n} pairs, got {len(losses)}."
+        for pair in losses:
+            assert_numbers("train's result", pair)
+        # what has dots is real: G's pictures are of one color
+        seen = [x[x.std((1, 2, 3)) > 0.3].flatten() for x, *_ in watch.networks["D"].seen]
+        low, high = torch.cat(seen).min().item(), torch.cat(seen).max().item()
+        assert -1.5 < low < -0.5 and 0.5 < high < 1.5, (
+            "Real images on their way to D: expected -1 to 1, as G makes them, got "
+            f"{low:.2f} to {high:.2f}. The loader gives 0 to 1: has scale() run, and once?"
+        )
+        watch.verify()
+        assert_latents(watch.networks["G"].seen, n_epochs * len(images))
