@@ -18,9 +18,9 @@ class Canvas:
 
     image: torch.Tensor  # (n, 3, rows, size), painted in place
     pixel: torch.Tensor  # the width of a pixel, (n, 1, 1)
-    x: torch.Tensor  # position, upright but not turned with the head
+    x: torch.Tensor  # position (x, y) from between the eyes, with the head upright
     y: torch.Tensor
-    u: torch.Tensor  # position on the face, which turns with the head
+    u: torch.Tensor  # position (u, v) on the face, with the head turned to the front
     v: torch.Tensor
     abs_u: torch.Tensor  # for what is on both sides
     side: torch.Tensor  # the sign of u
@@ -36,7 +36,7 @@ class Canvas:
         self.image.lerp_(color, mask[:, None])
 
     def rows(self, top, bottom):
-        """A view of the rows that show the heights from `top` to `bottom` in any pose."""
+        """A view of the rows, in a whole canvas, that show heights `top` to `bottom` in any pose."""
         size = self.image.shape[-1]
         start, stop = (row_of(height, size) for height in (top - 0.16, bottom + 0.16))
         maps = {name: values for name, values in vars(self).items() if name != "pixel"}

@@ -41,7 +41,8 @@ def imagine_faces(n, seed=0, first=0, **fixed):
     """
     unknown = sorted(set(fixed) - set(DRAWN_ATTRIBUTES))
     if unknown:
-        raise ValueError(f"unknown attributes {unknown}; known are {', '.join(DRAWN_ATTRIBUTES)}")
+        known = ", ".join(DRAWN_ATTRIBUTES)
+        raise ValueError(f"Unknown attribute {', '.join(unknown)}: choose from {known}.")
     generator = np.random.default_rng(seed)
     generator.bit_generator.advance(NUMBERS_PER_PERSON * first)
     chance = Chance(generator.random((n, NUMBERS_PER_PERSON)), fixed)
@@ -207,7 +208,8 @@ def imagine_surroundings(chance, people):
     )
 
 
-# In this order they use up the row of random numbers: another order draws other people.
+# Each step takes the next random numbers and what the steps before it decided, and returns more
+# properties. Another order, of steps or within a step, draws other people.
 STEPS = (
     imagine_character,
     imagine_hairline,
