@@ -1,14 +1,12 @@
-"""Archives: downloaded whole, checked, unpacked safely, refused with the true reason."""
+"""Archives: unpacked whole and safely, or refused with the true reason and the way out."""
 
 import contextlib
 import os
 import shutil
 import stat
 import tempfile
-import time
 import zipfile
 from pathlib import Path
-from unittest import mock
 
 import hypothesis
 import pytest
@@ -16,7 +14,8 @@ from data_inputs import SEARCH, archive, file_answer, full, names_below, of_kind
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.lib import archives, sources
+from assets.lib import archives
+from assets.lib.downloads import PUBLISHED_SHA256, PUBLISHED_URL
 from assets.lib.files import DataError
 from assets.lib.folders import find_images
 from assets.lib.sources import find_data
@@ -50,74 +49,11 @@ def test_archive_from_a_file(empty_place):
 def test_a_zip_as_data_dir_is_unpacked_next_to_it(empty_place, monkeypatch, name):
     monkeypatch.setenv("HOME", str(empty_place))
     Path(name.replace("~/", "")).write_bytes(archive())
-    folder = find_data(name, archives.PUBLISHED_URL, archives.PUBLISHED_SHA256)
+    folder = find_data(name, PUBLISHED_URL, PUBLISHED_SHA256)
     assert folder.name == Path(name).stem, f"expected a folder of its stem, got {folder}"
     assert len(find_images(folder)) == 2, "expected two images"
     Path(folder, "celeba", "000001.jpg").unlink()
     assert len(find_images(find_data(name))) == 1, "expected it to stay"
-
-
-def test_download_goes_on_where_it_stopped(empty_place):
-    content, partial = archive(), Path("got.partial")
-    partial.write_bytes(content[:100])
-    answer = file_answer(content)
-    with serve(answer) as url:
-        path = archives.download(url, "got", sha256(content))
-    assert answer.asked == [100], f"expected only the rest to be sent, got {answer.asked}"
-    assert path.read_bytes() == content and not partial.exists(), "expected the whole archive"
-
-
-def test_a_download_that_was_complete_is_not_fetched_anew(empty_place):
-    content = archive()
-    for sha in (sha256(content), None):
-        Path("got.partial").write_bytes(content)
-        answer = file_answer(content)
-        with serve(answer) as url:
-            path = archives.download(url, "got", sha)
-        assert answer.asked == [len(content)], f"expected one question, got {answer.asked}"
-        assert path.read_bytes() == content, "expected the archive that was there"
-        path.unlink()
-    Path("got.partial").write_bytes(b"something else, longer than the archive" * 200)
-    with serve(file_answer(content)) as url:
-        path = archives.download(url, "got", sha256(content))
-    assert path.read_bytes() == content, "expected a wrong beginning to be fetched anew"
-
-
-def test_a_download_that_breaks_off_is_not_taken_for_whole(empty_place):
-    content = archive()
-    with serve(file_answer(content[:150], claimed=len(content))) as url:
-        with pytest.raises(archives.Unreachable, match="broke off"):
-            archives.download(url, "got", sha256(content))
-    assert not Path("got.zip").exists(), "expected no archive under its final name"
-    with serve(file_answer(content)) as url:
-        path = archives.download(url, "got", sha256(content))
-    assert path.read_bytes() == content, "expected it to be completed"
-
-
-def test_a_web_page_spares_what_was_downloaded(empty_place):
-    def page(handler):  # without a Content-Length, as login pages are often sent
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(b"<!doctype html><html>Please log in</html>")
-
-    Path("got.partial").write_bytes(archive()[:100])
-    with serve(page) as url, pytest.raises(DataError, match="web page"):
-        archives.download(url, "got")
-    assert Path("got.partial").read_bytes() == archive()[:100], "expected the beginning to be kept"
-
-
-def test_a_zip_that_speaks_of_html_is_a_zip(empty_place):
-    content = archive(["faces/1.jpg"], texts=[("faces/0.txt", "<html><!doctype")])
-    content = archive(["<html>/1.jpg"])
-    with serve(file_answer(content)) as url:
-        assert archives.download(url, "got").read_bytes() == content, "expected the signature first"
-
-
-def test_an_archive_that_was_fetched_is_not_fetched_again(empty_place):
-    answer = file_answer(archive())
-    with serve(answer) as url:
-        assert archives.download(url, "got") == archives.download(url, "got")
-    assert len(answer.asked) == 1, f"expected one download, got {len(answer.asked)}"
 
 
 ENCRYPTED = archive(["faces/1.jpg"]).replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0")
@@ -130,7 +66,7 @@ WRONG_ARCHIVES = {
     "html": (b"<!DOCTYPE html><html>Quota exceeded</html>", None, r"web page \(HTML\)"),
     "gzip": (b"\x1f\x8b not a zip", None, "no zip archive"),
     "sha256": (archive(), "0" * 64, "wrong sha256"),
-    "size": (archive(), archives.PUBLISHED_SHA256, "wrong size"),
+    "size": (archive(), PUBLISHED_SHA256, "wrong size"),
     "truncated": (archive()[:-30], None, "cannot be unpacked"),
     "damaged": (archive().replace(b"JFIF", b"FIFJ", 1), None, "'celeba/000001.jpg' is damaged"),
     "no images": (archive(["faces/notes.txt"]), None, "no images"),
@@ -284,40 +220,3 @@ def test_an_archive_that_cannot_be_read_says_so(empty_place):
     Path("faces.zip").mkdir()  # opening it fails, as it does without permission
     with pytest.raises(DataError, match="faces.zip cannot be read"):
         archives.fetch(Path("faces.zip"), empty_place / "faces", None, empty_place)
-
-
-def test_a_server_that_hangs_is_given_up(empty_place):
-    def half(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(archive())))
-        handler.end_headers()
-        handler.wfile.write(archive()[:200])
-        handler.wfile.flush()
-        time.sleep(1.5)
-
-    cases = (lambda handler: time.sleep(1.5), "no network"), (half, "broke off")
-    for answer, message in cases:
-        with serve(answer) as url, pytest.raises(archives.Unreachable, match=message):
-            archives.download(url, "got", timeout=0.3)
-
-
-def test_a_redirect_to_a_login_page_is_named(empty_place):
-    def answer(handler):
-        is_login = "login" in handler.path
-        handler.send_response(200 if is_login else 302)
-        handler.send_header("Location", "/login")
-        handler.end_headers()
-        handler.wfile.write(b"<html>Please log in</html>" if is_login else b"")
-
-    with serve(answer) as url, pytest.raises(DataError, match="At .*/login there is a web"):
-        archives.download(url, "got")
-
-
-def test_a_full_disk_ends_a_download_but_keeps_its_beginning(empty_place, monkeypatch):
-    bar = mock.MagicMock()
-    bar.update.side_effect = full
-    monkeypatch.setattr(sources, "progress", lambda *_, **__: bar)
-    with serve(file_answer(archive())) as url, pytest.raises(OSError, match="No space.*Make room"):
-        find_data("faces_here", url)
-    assert list(Path("cache").glob("*.partial")), "expected the partial file to be kept"
-    assert not list(Path("cache").glob("*.zip")), "expected no archive under its final name"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from data_inputs import archive, file_answer, save_faces, serve
 
-from assets.lib.archives import PUBLISHED_SHA256, PUBLISHED_URL
+from assets.lib.downloads import PUBLISHED_SHA256, PUBLISHED_URL
 from assets.lib.files import DataError
 from assets.lib.folders import find_images
 from assets.lib.pictures import load_face

@@ -1,16 +1,14 @@
-"""Archives: download, verify and unpack them."""
+"""Archives: fetch them, refuse what is wrong with them, unpack them."""
 
 import contextlib
 import errno
 import hashlib
-import http.client
 import itertools
 import lzma
 import os
 import re
 import shutil
 import stat
-import threading
 import urllib.request
 import zipfile
 import zlib
@@ -19,15 +17,10 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from assets.lib.files import CACHE, ELSEWHERE, FULL, DataError, as_text, locked, make_once, say_once
+from assets.lib.downloads import Unreachable, check_archive, download
+from assets.lib.files import CACHE, ELSEWHERE, DataError, as_text, locked, make_once, say_once
 from assets.lib.folders import TOOL_FOLDER, holds_images, look_below, what_helps
 
-PUBLISHED_URL = (
-    "https://s3.amazonaws.com/video.udacity-data.com/topher/2018/November/"
-    "5be7eb6f_processed-celeba-small/processed-celeba-small.zip"
-)
-PUBLISHED_SHA256 = "2cd4fbba4b618faeb4be18c69da3a68ff6a163057d12ff321cb044fc51f416d3"
-PUBLISHED_BYTES = 247_694_507
 MAX_UNPACKED_BYTES = 20 * 2**30
 BAD_NAME = errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ
 NAME_TAKEN = errno.EEXIST, errno.ENOTDIR, errno.EISDIR
@@ -40,15 +33,12 @@ OTHER_ARCHIVES = {
     b"\xfd7zX": "an xz archive",
 }
 BY_HAND = "Unpack it with another program, and set data_dir to that folder"
+GET_ANEW = "Copy or download it again"
 JUNK = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 MARK = ".unpacked_from"  # a file in an unpacked folder that says which archive it was
 UTF_8_FLAG = 0x800
 EAST_ASIAN = "\u3000-\u30ff\u4e00-\u9fff\uff01-\uff5e"
 MISREAD = re.compile(f"[A-Za-z][{EAST_ASIAN}]|[{EAST_ASIAN}][A-Za-z]|[^\0-\x7f{EAST_ASIAN}]")
-
-
-class Unreachable(Exception):
-    """The archive could not be fetched, through no fault of the data."""
 
 
 def fetch(source, folder, sha256, cache, progress=tqdm):
@@ -76,113 +66,6 @@ def fetch(source, folder, sha256, cache, progress=tqdm):
             path.unlink()
             raise
         path.unlink()
-
-
-def download(url, path, sha256=None, timeout=15, progress=tqdm):
-    """Fetch `url` (http or https) to `path`, with a progress bar, going on where it stopped.
-
-    Returns the path, once zip signature, size and sha256 are right. Raises Unreachable when the
-    address does not answer and DataError when what it answers is not the archive.
-    """
-    path = Path(path).with_suffix(".zip")
-    partial = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():  # fetched and checked before, but not unpacked
-        return path
-    have = partial.stat().st_size if partial.exists() else 0
-    answer = open_url(url, have, timeout)
-    if answer is None and not zipfile.is_zipfile(partial):
-        answer = open_url(url, 0, timeout)
-    if answer is not None:
-        with contextlib.closing(answer):
-            copy_answer(answer, partial, url, progress)
-    try:
-        check_archive(partial, sha256, url)
-    except DataError:
-        partial.unlink()
-        raise
-    os.replace(partial, path)
-    return path
-
-
-def open_url(url, offset, timeout):
-    """urlopen in a thread of its own, as looking up a name can hang; None if no bytes are left."""
-    headers = {"User-Agent": "face-generation-lesson"}
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
-    request, outcome = urllib.request.Request(url, headers=headers), [TimeoutError("no answer")]
-
-    def fetch():
-        try:
-            outcome.append(urllib.request.urlopen(request, timeout=timeout))
-        except Exception as error:  # raised below
-            outcome.append(error)
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    thread.join(timeout + 5)
-    answer = outcome[-1]
-    if isinstance(answer, urllib.error.HTTPError) and answer.code == 416:
-        return None
-    if isinstance(answer, urllib.error.HTTPError):
-        raise Unreachable(f"the server of the archive answers {answer.code} {answer.reason}")
-    if isinstance(answer, Exception):
-        reason = getattr(answer, "reason", answer)
-        raise Unreachable(f"no network ({getattr(reason, 'strerror', None) or reason})")
-    return answer
-
-
-def copy_answer(answer, partial, url, progress):
-    """Write a server's answer to the file `partial`, or the rest of it."""
-    have = partial.stat().st_size if answer.status == 206 else 0
-    length = answer.headers.get("Content-Length")
-    total = have + int(length) if length else None
-    try:
-        block = answer.read(2**18)
-        if not have:
-            check_head(block, answer.geturl())  # before anything is overwritten
-        print(f"Downloading {url}")
-        bar = progress(total=total, initial=have, unit="B", unit_scale=True, desc="download")
-        with bar, open(partial, "r+b" if have else "wb") as file:
-            file.seek(have)
-            while block:
-                have += file.write(block)
-                bar.update(len(block))
-                block = answer.read(2**18)
-    except (OSError, http.client.HTTPException) as error:
-        if getattr(error, "errno", None) in (*FULL, errno.EROFS, errno.EACCES, errno.EIO):
-            raise  # the disk's
-        raise Unreachable(f"the download broke off ({error}); run again to go on") from error
-    if total and have < total:
-        raise Unreachable("the download broke off; run again to go on")
-
-
-def check_head(head, url):
-    """DataError unless these first bytes are a zip file's."""
-    if head.startswith(b"PK"):
-        return
-    kind = "no zip archive"
-    if b"<html" in head.lower() or b"<!doctype" in head.lower():
-        kind = "a web page (HTML), as for a login or a quota,"
-    message = f"At {url} there is {kind} instead of the archive."
-    raise DataError(f"{message} Download it in a browser and set data_dir to the .zip.")
-
-
-def check_archive(path, sha256, source):
-    """DataError unless the file, fetched from `source`, has this sha256."""
-    if not sha256:
-        return
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    size, found = path.stat().st_size, digest.hexdigest()
-    wrong = f"sha256, {found}, not {sha256}" if found != sha256.lower() else None
-    if sha256 == PUBLISHED_SHA256 and size != PUBLISHED_BYTES:
-        wrong = f"size, {size:,} bytes, not {PUBLISHED_BYTES:,}"
-    if wrong:
-        message = f"{source} has the wrong {wrong}: it is damaged, or another file"
-        raise DataError(f"{message}. Try again, or set data_sha256 = None to take any archive.")
 
 
 def unpack_once(archive, progress=tqdm):
@@ -244,7 +127,8 @@ def unpack(archive, folder, progress=tqdm):
         lost = extract(pack, entries, folder, progress)
     if holds_images(folder):
         if lost:
-            print(f"Left out {len(lost)} files: this system cannot hold names as {lost[0]}.")
+            sentence = f"Left out {len(lost)} files with names that this system cannot hold"
+            print(f"{sentence}, such as {lost[0]}.")
         return
     if lost:
         message = f"The archive cannot be unpacked: this system cannot hold the name {lost[0]}"
@@ -271,17 +155,18 @@ def explain_bad_archive(name):
     except DataError:
         raise
     except NotImplementedError as error:
-        reason = f"Python has no way to unpack {name!r} ({error})"
+        reason = f"Python has no way to unpack {name!r} ({error}). {BY_HAND}"
     except BAD_ARCHIVE as error:
-        reason = f"{name!r} is damaged, or no .zip ({error})"
+        reason = f"{name!r} is damaged, or no .zip ({error}). {GET_ANEW}"
     except OSError as error:
         if error.errno not in (None, *NAME_TAKEN):
             raise  # the disk's fault, not the archive's
-        reason = f"it holds {name!r} twice, but for capitals, or as a file and as a folder"
-        reason = reason if error.errno else f"{name!r} is damaged ({error})"
+        reason = f"{name!r} is damaged ({error}). {GET_ANEW}"
+        if error.errno:
+            reason = f"it holds {name!r} twice, but for capitals, or as file and folder. {BY_HAND}"
     else:
         return
-    raise DataError(f"The archive cannot be unpacked: {reason}. {BY_HAND}, or get it anew.")
+    raise DataError(f"The archive cannot be unpacked: {reason}.")
 
 
 def extract(pack, entries, folder, progress):

@@ -56,15 +56,8 @@ def survey(folder):
 
 def holds_images(folder):
     """Whether there is any image below a folder; False for what is no folder."""
-    if not isinstance(folder, (str, os.PathLike)) or not os.path.isdir(to_path(folder)):
-        return False
-    return has_image_names(to_path(folder)) or bool(look_below(to_path(folder))[0])
-
-
-def has_image_names(folder, most=None):
-    """Whether any of the files below a folder, or of its first `most`, is an image by its name."""
-    paths = (os.path.join(root, name) for root, names, _ in walk(folder) for name in names)
-    return any(map(is_image, itertools.islice(paths, most)))
+    is_folder = isinstance(folder, (str, os.PathLike)) and os.path.isdir(to_path(folder))
+    return is_folder and bool(look_below(to_path(folder))[0])
 
 
 def look_below(folder):
@@ -87,10 +80,11 @@ def look_below(folder):
                 others[path] = os.path.splitext(name)[1].lower() or "without ending"
     if not images:
         images = [path for path in others if not KNOWN(path)[0] and has_picture(path, NOT_RAW)]
-        others = {path: kind for path, kind in others.items() if path not in set(images)}
+        for path in images:
+            del others[path]
     masks = find_masks(images, len(str(folder)))
-    ignored.update(dict.fromkeys(masks, "masks"))
-    return [path for path in images if path not in masks], others | ignored
+    images = [path for path in images if path not in masks]
+    return images, others | ignored | dict.fromkeys(masks, "masks")
 
 
 def walk(folder):
@@ -183,13 +177,15 @@ def what_helps(others, folder=None):
     if others:
         return f" that can be read, but {count_kinds(others)}: convert pictures to JPEG or PNG"
     neighbor = folder and neighbor_with_images(folder)
-    return f"; {neighbor} does" if neighbor else ": put some into it"
+    return f", but {neighbor!r} beside it does" if neighbor else ": put some into it"
 
 
 def neighbor_with_images(folder):
-    """The path of a folder beside `folder` that holds images, or None."""
+    """The name of a folder beside `folder` that holds images, or None."""
     for path in sorted(folder.absolute().parent.iterdir()):
         is_own = path.name in PROJECT_FOLDERS or path.name.startswith(".")
-        if path.is_dir() and not is_own and has_image_names(path, most=1000):
-            return as_text(path)
+        if path.is_dir() and not is_own:
+            files = (os.path.join(root, name) for root, names, _ in walk(path) for name in names)
+            if any(map(is_image, itertools.islice(files, 1000))):
+                return path.name
     return None

@@ -6,9 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from assets.lib.archives import PUBLISHED_URL, Unreachable, fetch, unpack_once
+from assets.lib.archives import fetch, unpack_once
 from assets.lib.attributes import ATTRIBUTE_LIST
 from assets.lib.checkpoints import check_start
+from assets.lib.downloads import PUBLISHED_URL, Unreachable
 from assets.lib.drawn import DRAWING, write_folder
 from assets.lib.faces import most_held_out
 from assets.lib.figures import progress, use_inline_figures
