@@ -1,13 +1,11 @@
 """Labels: class folders, what file names say, and labels that can be learned."""
 
-import numpy as np
 import pytest
 import torch
-from data_inputs import faces_named, save_faces, write_list
+from data_inputs import faces_named, save_faces
 
 import helpers
 from assets.lib import labels
-from assets.lib.faces import parts_of
 from assets.lib.files import say_once
 
 
@@ -177,73 +175,6 @@ def test_images_beside_class_folders_are_spoken_of(tmp_path, capsys, layout):
     assert len(found) == (n if are_many else n - n_strays), f"got {len(found)} of {n}"
     word = f"not used as labels: {n_strays} of {n}" if are_many else f"Left out {n_strays} images"
     assert word in said, f"expected {word!r}, got {said}"
-
-
-def test_labels_that_teach_nothing_are_refused(tmp_path):
-    half, few = [i % 2 == 0 for i in range(100)], [i < 19 for i in range(100)]
-    many = [not has for has in few]
-    columns = dict(Smiling=half, Bald=[False] * 100, Eyeglasses=few, Young=many, Male=half)
-    faces = write_list(tmp_path, columns)
-    assert helpers.usable_labels(faces) == ["Smiling", "Male"], "expected those of one half"
-    for name, count in (("Bald", 0), ("Eyeglasses", 19), ("Young", 81)):
-        message = f"label_names = '{name}' .*: {count} of 100 training faces have it; 20 must"
-        with pytest.raises(ValueError, match=message):
-            helpers.check_faces(faces, ["Male", name], "Heavy_Makeup", name)
-        helpers.check_faces(faces, None, "Heavy_Makeup", name)  # one kind is enough
-    faces = faces_named(*faces.names, readable=np.arange(100) >= 62, root=tmp_path)
-    with pytest.raises(ValueError, match="19 of 38 training faces have it"):
-        helpers.check_faces(faces, ["Smiling"], "Heavy_Makeup", "Male")
-
-
-def test_a_makeup_that_leaves_too_few_faces_is_refused_at_once(tmp_path):
-    worn, male = ([i % n == 0 for i in range(120)] for n in (12, 2))  # by men only
-    faces = write_list(tmp_path, dict(Beard=worn, Male=male, Bald=[i < 7 for i in range(120)]))
-    A, B, common = helpers.split_domains(faces, "Beard", "Male")
-    assert (len(A), len(B), common) == (50, 10, {"Male": True}), f"got {len(A)}, {len(B)}, {common}"
-    helpers.check_faces(faces, None, "Beard", "Male")
-    for label in ("Bald", "Hat"):
-        assert helpers.split_domains(faces, label, None) is None, f"expected too few with {label}"
-    with pytest.raises(ValueError, match="domain_label = 'Bald' .* too few .* needs 8 of both"):
-        helpers.check_faces(faces, None, "Bald", "Male")
-
-
-def test_labels_are_counted_where_they_are_learnt(tmp_path):
-    names = [f"{i}.jpg" for i in range(1200)]
-    held_out = {row for row, part in enumerate(parts_of(names)) if part}
-    trained = [row for row in range(1200) if row not in held_out]
-    for hats in (trained[:19] + [*held_out], trained[:30]):  # too few to learn; none to test on
-        faces = write_list(tmp_path, dict(Hat=[row in hats for row in range(1200)]), names)
-        assert len(faces) == len(trained) < 1200, "expected some to be held out"
-        assert helpers.usable_labels(faces) == [], "expected too few hats in one part"
-        n = len({*hats} - held_out)
-        with pytest.raises(ValueError, match=f"{n} of {len(faces)} training faces have it"):
-            helpers.check_faces(faces, ["Hat"], "Heavy_Makeup", "Male")
-
-
-def test_labels_that_were_chosen_are_checked_as_soon_as_the_data_is_known(tmp_path):
-    half = [i % 2 == 0 for i in range(100)]
-    faces = write_list(tmp_path / "labelled", dict.fromkeys(["Smiling", "Male", "Young"], half))
-    (tmp_path / "plain" / "and" / "far").mkdir(parents=True)
-    unknown = faces_named(*faces.names, root=tmp_path / "plain" / "and" / "far")
-    helpers.check_faces(faces, None, "Heavy_Makeup", "Male")
-    helpers.check_faces(unknown, None, "Heavy_Makeup", "Male")
-    helpers.check_faces(faces, ["Smiling"], "Young", None)
-    cases = (
-        (["Male", "Smilling"], "Young", None, "label_names = 'Smilling' .* one of 'Smiling'"),
-        (None, "Makeup", "Male", "domain_label = 'Makeup' .* one of"),
-        (None, "Heavy_Makeup", "male", "domain_same = 'male' .* one of 'Male'"),
-    )
-    for label_names, domain_label, domain_same, message in cases:
-        with pytest.raises(ValueError, match=message):
-            helpers.check_faces(faces, label_names, domain_label, domain_same)
-    with pytest.raises(ValueError, match="label_names = 'Male' .* nothing is known"):
-        helpers.check_faces(unknown, ["Male"], "Heavy_Makeup", "Male")
-
-
-def test_too_few_faces_are_told_before_anything_is_trained():
-    for n in range(4):
-        with pytest.raises(helpers.DataError, match=f"at least 4 images, and {n} can be read"):
-            helpers.check_faces(range(n), None, "Heavy_Makeup", "Male")
 
 
 def test_captions_of_faces_without_labels(tmp_path, notebook):

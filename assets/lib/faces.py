@@ -17,6 +17,7 @@ from assets.lib.labels import known_labels
 from assets.lib.settings import DEFAULT_LABELS, check, check_choice
 
 PARTS = "train", "validation", "test"  # to train on; to choose by; to report scores on
+LEAST_IN_DOMAIN = 8  # faces in each part of each of two domains
 WELL_KNOWN = "Male", "Young", "Smiling", "Eyeglasses", "No_Beard"
 
 
@@ -27,7 +28,7 @@ class DecodedFaces(torch.utils.data.Dataset):
     labels, float32 (n, k); `flip`: mirror an image with a chance of one half as it is served;
     `names`: the files' paths below `root`, with "/", by which they belong to one of PARTS (without
     names, all are in every part); `readable`: bools (n,), the others are in no part; `sides`: int64
-    (n,), the shorter sides of the pictures in pixels, before they were transformed.
+    (n,), the shorter sides of the pictures in pixels, before they were transformed (None: S).
 
     `rows`: int64, the places in `images` of this part's faces; `held_out`: how many faces are not
     trained on. If it is 0, all parts are the same faces, and scores do not measure new ones.
@@ -38,7 +39,8 @@ class DecodedFaces(torch.utils.data.Dataset):
     ):
         self.images, self.labels, self.classes, self.root = images, labels, classes, root
         self.class_numbers = labels  # they stay when other labels take their place
-        self.flip, self.names, self.sides = flip, names, sides
+        self.flip, self.names = flip, names
+        self.sides = torch.full((len(images),), images.shape[-1]) if sides is None else sides
         rows = np.arange(len(images)) if readable is None else np.flatnonzero(readable)
         parts = np.full(len(images), -1)
         parts[rows] = parts_of([names[row] for row in rows]) if names else 0
@@ -65,16 +67,17 @@ class DecodedFaces(torch.utils.data.Dataset):
         faces.rows = self.rows[chosen[self.rows]]
         return faces
 
+    def count_large(self, size):
+        """How many faces of this part come from pictures at least `size` pixels wide and high."""
+        return int((self.sides[self.rows] >= size).sum())
+
     def large_enough(self, size):
-        """The faces of pictures at least `size` pixels wide and high. It says how many are not."""
-        if self.sides is None:
-            return self
-        faces = self.where(self.sides >= size)
-        n_here, n_large = ((x.parts >= 0).sum() for x in (self, faces))
-        if 0 < n_large < n_here:
-            message = f"{n_here - n_large:,} of {n_here:,} images are smaller than {size} pixels"
+        """Those faces; a sentence says how many are left out."""
+        n_large, n = self.count_large(size), len(self)
+        if n_large < n:
+            message = f"{n - n_large:,} of {n:,} images are smaller than {size} pixels"
             say_once(f"{message}: they are left out here.")
-        return faces
+        return self.where(self.sides >= size)
 
     def batch(self, indices):
         """Faces of this part: float32 (B, 3, S, S) in [0, 1], where `images` are; their labels."""
@@ -114,7 +117,7 @@ class DecodedFaces(torch.utils.data.Dataset):
         """Faces without and with a label, all alike in another one: A, B, {same: bool}.
 
         Of the two values of `same` it is the one that leaves more faces in the smallest part of A
-        or B. None if these are less than 8, or if the label is unknown.
+        or B. None if these are fewer than 8, or if the label is unknown.
         """
         if label not in self.known:
             return None
@@ -125,10 +128,10 @@ class DecodedFaces(torch.utils.data.Dataset):
         found = []
         for chosen, common in options:
             A, B = self.where(chosen & ~has), self.where(chosen & has)
-            sizes = [len(X.part(part)) for X in (A, B) for part in ("train", "validation", "test")]
+            sizes = [len(X.part(part)) for X in (A, B) for part in PARTS]
             found.append((min(sizes), A, B, common))
         smallest, A, B, common = max(found, key=lambda pair: pair[0])
-        return (A, B, common) if smallest >= 8 else None
+        return (A, B, common) if smallest >= LEAST_IN_DOMAIN else None
 
 
 usable_labels, split_domains = DecodedFaces.usable_labels, DecodedFaces.split_domains
@@ -159,7 +162,7 @@ def check_faces(faces, label_names=None, domain_label=None, domain_same=None):
         check("label_names", name, faces.usable_labels().__contains__, sentence)
     if domain_label not in (None, DEFAULT_LABELS["domain_label"]):
         sentence = "too few faces with it and without it are alike in domain_same: each part of "
-        sentence += "the data, train, validation and test, needs 8 of both"
+        sentence += f"the data, train, validation and test, needs {LEAST_IN_DOMAIN} of both"
         is_split = faces.split_domains(domain_label, domain_same)
         check("domain_label", domain_label, lambda _: is_split, sentence)
 
