@@ -43,6 +43,7 @@ from assets.lib.network import attribute_logits, load_face_network, to_lab
 from assets.lib.scores import face_features, inception_scores, recalibrate_batch_norm, summary
 
 # Runs, and what they leave
+from assets.lib.identity import batch_size_of, identity
 from assets.lib.runs import Run, StopRule
 from assets.lib.checkpoints import begin_with, load_checkpoint
 from assets.lib.export import export_generator
