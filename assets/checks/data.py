@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from assets.checks.asserts import assert_refuses, assert_shape
-from assets.checks.exercises import check
+from assets.checks.asserts import assert_close, assert_refuses, assert_shape
+from assets.checks.exercises import check, check_exercise
 from assets.checks.layers import BAD_IMAGE_SIZES
 
 N_PHOTOS, BATCH = 22, 4
@@ -92,21 +92,32 @@ def test_get_dataloader(get_dataloader):
             assert_refuses(lambda x=name: serve(x, 1), f"data_dir = '{name}'", name)
 
 
-@check
+def assert_scales(scale, x, given, low, high):
+    before = x.clone()
+    y = scale(x, *given)
+    what = f"scale to feature_range ({low}, {high})"
+    assert torch.equal(x, before), "Expected x unchanged, got it changed in place."
+    assert_shape(what, y, *x.shape)
+    assert y.dtype == x.dtype, f"{what}: expected {x.dtype}, got {y.dtype}."
+    ends = scale(torch.tensor([0.0, 1.0]), *given)
+    hint = "Are low and high swapped?" if ends[0] > ends[1] else ""
+    assert_close(f"{what}, of 0 and 1", ends, (low, high), hint=hint)
+    expected = low + x * (high - low)
+    assert torch.allclose(y, expected, atol=1e-5), (
+        f"{what}, of x from {x.min():.2f} to {x.max():.2f}: expected {expected.min():.2f} to "
+        f"{expected.max():.2f}, got {y.min():.2f} to {y.max():.2f}. 0 goes to low and 1 to high, "
+        "whatever the smallest and largest value of x."
+    )
+
+
+@check_exercise
 def test_scale(scale):
-    all_values, some = torch.linspace(0, 1, 48).view(1, 3, 4, 4), 0.2 + 0.4 * torch.rand(3, 5, 5)
-    for x in (all_values, some):
-        before = x.clone()
-        for args, (low, high) in (((), (-1, 1)), (((0, 1),), (0, 1)), (((-2, 3),), (-2, 3))):
-            y = scale(x, *args)
-            assert torch.equal(x, before), "Expected x unchanged, got it changed in place."
-            assert_shape("scale(x)", y, *x.shape)
-            assert y.dtype == x.dtype, f"scale(x): expected {x.dtype}, got {y.dtype}."
-            expected = before * (high - low) + low
-            assert torch.allclose(y, expected, atol=1e-5), (
-                f"x from {x.min():.2f} to {x.max():.2f}, feature_range ({low}, {high}): expected "
-                f"{expected.min():.2f} to {expected.max():.2f}, got {y.min():.2f} to {y.max():.2f}."
-                f" 0 goes to {low} and 1 to {high}, whatever the smallest and largest value of x."
-            )
+    some = 0.2 + 0.4 * torch.rand(2, 3, 5, 5)
+    for given, (low, high) in (
+        ((), (-1, 1)),
+        (((0, 1),), (0, 1)),
+        (((-2, 3),), (-2, 3)),
+    ):
+        assert_scales(scale, some, given, low, high)
     by_name = scale(some, feature_range=(0, 2))
     assert torch.allclose(by_name, 2 * some), "Expected feature_range to work by name."

@@ -11,6 +11,7 @@ import functools
 import inspect
 import linecache
 import re
+import textwrap
 import traceback
 
 import torch
@@ -84,8 +85,8 @@ def unwritten(definition):
     parts = [definition]
     if inspect.isclass(definition):
         parts = [definition.__init__, getattr(definition, "forward", None)]
-        parts = [part for part in parts if part not in (nn.Module.__init__, nn.Module.forward)]
     parts = [inspect.unwrap(part) for part in parts]
+    parts = [part for part in parts if part not in (nn.Module.__init__, nn.Module.forward)]
     return all(inspect.isfunction(part) and instructions(part) in EMPTY_BODIES for part in parts)
 
 
@@ -185,7 +186,8 @@ def explained(error, given):
     ]
     if not own and "NoneType" in str(error):
         return f"{names} returned None: is there a `return`?"
-    parts = [f"{names}: expected a result, got {type(error).__name__}: {error}."]
+    text = textwrap.shorten(str(error), 200, placeholder=" ...")
+    parts = [f"{names}: expected a result, got {type(error).__name__}: {text}."]
     if own and (line := linecache.getline(*own[-1]).strip()):
         parts.append(f"It happened in this line: `{line}`.")
     parts += [hint for sign, hint in HINTS.items() if re.search(sign, str(error))]

@@ -19,7 +19,7 @@ from assets.checks.watch import ToyDiscriminator, ToyGenerator, Watch
 
 
 def assert_latents(seen, n_images):
-    """All latents of some steps on n_images in all: as many as images, new ones, from N(0, 1)."""
+    """All latents of some steps on n_images in all are from N(0, 1), and new in each step."""
     z = torch.cat(seen)
     what, hint = "The latents, mean and standard deviation", "torch.randn?"
     assert_close(what, (z.mean(), z.std()), (0, 1), within=0.15, hint=hint)
@@ -119,6 +119,8 @@ def test_train_step(train_step):
             watch.networks["D"].seen.clear()
             losses = watch.step(train_step, n=n)
             assert_numbers("train_step's result", losses)
+            got = len(watch.networks["G"].seen[-1])
+            assert got == n, f"{n} real images: expected {n} latents, len(real), got {got}."
         watch.verify()
         assert_latents(watch.networks["G"].seen, 32 + 32 + 20)
         # this D takes fakes for real: it is wrong, and G content
