@@ -1,4 +1,4 @@
-"""Checks of sections 3 and 4: the data loader and its scale."""
+"""Checks of the data: the data loader and its scale."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checks of sections 10 and 11: the losses and the optimizer."""
+"""Checks of the losses and the optimizer."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Checks of sections 5 to 8: discriminator, generator, first weights, both together."""
+"""Checks of the networks: discriminator, generator, first weights, both together."""
 
 import copy
 import functools
@@ -108,7 +108,7 @@ def test_discriminator(Discriminator):
     assert_same_outputs("D(x): expected self.logit(self.features(x))", D, parts, x, hint)
     assert_portable("D", D, x)
     assert_norms_can_be_exchanged("D.features", D)
-    x = x.requires_grad_()  # a penalty on this gradient comes in section 14
+    x = x.requires_grad_()  # a penalty on this gradient comes in a later section
     torch.autograd.grad(D(x).sum(), x, create_graph=True)[0].square().sum().backward()
     return [*notes_on_discriminator(Discriminator)]
 

@@ -121,15 +121,19 @@ def run(node, file, module):
 
 
 def grade(check, exercise, written, notebook):
-    """Run the check of an exercise on what was written; AssertionError if it fails."""
+    """Run the check of an exercise on what was written -> what is wrong with it, a sentence."""
     own = written.get(exercise)
     if own is None:
-        raise AssertionError(f"{exercise} is not defined in {notebook}.")
+        return f"{exercise} is not defined in {notebook}."
     if isinstance(own, Exception):
-        raise AssertionError(f"{exercise} cannot be read: {type(own).__name__}: {own}.")
+        return f"{exercise} is broken: {type(own).__name__}: {own}."
     if unwritten(own):
-        raise AssertionError(f"{exercise} is not written yet.")
-    check(own)
+        return f"{exercise} is not written yet."
+    try:
+        check(own)
+    except AssertionError as error:
+        return str(error)
+    return ""
 
 
 class Summary:
@@ -144,9 +148,11 @@ class Summary:
             return
         name = self.exercises[report.nodeid.rpartition("::")[2]]
         self.n_passed += report.passed
-        notes = [line for line in report.capstdout.splitlines() if line.startswith("Note: ")]
-        result = "passed" if report.passed else report.longreprtext
-        self.lines.append(" ".join([f"{name}: {result}", *notes]))
+        if report.passed:
+            notes = [line for line in report.capstdout.splitlines() if line.startswith("Note: ")]
+            self.lines.append(" ".join([f"{name}: passed.", *notes]))
+        else:
+            self.lines.append(f"{name}: failed. {report.longreprtext}")
 
     def pytest_terminal_summary(self, terminalreporter):
         terminalreporter.section(str(self.notebook))

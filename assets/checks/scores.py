@@ -1,4 +1,4 @@
-"""Checks of section 14: schedules, scores, copies, and whom the faces show."""
+"""Checks of what judges a run: schedules, scores, copies, and whom the faces show."""
 
 import math
 

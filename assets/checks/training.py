@@ -1,4 +1,4 @@
-"""Checks of section 12: a step and the loop, on two toy networks that are watched."""
+"""Checks of training: a step and the loop, on two toy networks that are watched."""
 
 import itertools
 
