@@ -110,6 +110,16 @@ def archive(names=PUBLISHED_LAYOUT, change=None, compression=zipfile.ZIP_STORED,
     return buffer.getvalue()
 
 
+def zip_of_shades(names):
+    """The bytes of a zip of one-color pictures, of shades 0, 10, 20 ... in this order."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as pack:
+        warnings.simplefilter("ignore")  # of names that come twice
+        for k, name in enumerate(names):
+            pack.writestr(name, encoded(Image.new("L", (8, 8), 10 * k), "PNG"))
+    return buffer.getvalue()
+
+
 def of_kind(kind):
     """Makes an entry of a zip a link, a device ..."""
     return lambda member: setattr(member, "external_attr", (kind | 0o777) << 16)

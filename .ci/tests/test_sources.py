@@ -2,16 +2,24 @@
 
 import os
 import re
+import shutil
+import sys
+import unicodedata
+import zipfile
 from pathlib import Path
 
 import pytest
-from data_inputs import archive, file_answer, save_faces, serve
+import torch
+from data_inputs import archive, file_answer, names_below, save_faces, serve, zip_of_shades
+from PIL import Image
 
+import helpers
+from assets.lib import archives
 from assets.lib.downloads import PUBLISHED_SHA256, PUBLISHED_URL
 from assets.lib.files import DataError
 from assets.lib.folders import find_images
 from assets.lib.pictures import load_face
-from assets.lib.sources import are_two_folders, find_data
+from assets.lib.sources import are_two_folders, find_data, is_source
 
 DEFAULT = "processed_celeba_small/"
 REFUSED = "http://127.0.0.1:9/refused.zip"
@@ -149,3 +157,146 @@ def test_home_is_home(empty_place, monkeypatch, notebook):
     assert are_two_folders(["~/faces", "~/b"]), "expected both to be found"
     assert load_face("~/faces/000001.jpg", 16).shape == (1, 3, 16, 16)
     assert os.listdir() == ["home", "cache"] or sorted(os.listdir()) == ["cache", "home"]
+
+
+def of_shade(folder):
+    return {Image.open(path).getpixel((0, 0)) for path in find_images(folder)}
+
+
+def test_an_archive_that_has_changed_is_unpacked_anew(empty_place, capsys):
+    Path("own.zip").write_bytes(zip_of_shades(["1.png"]))
+    assert find_data("own.zip") == Path("own"), "expected its own folder"
+    Path("own.zip").write_bytes(zip_of_shades(["x.txt", "1.png"]))
+    folder = find_data("own.zip")
+    assert folder == Path("own-2") and of_shade(folder) == {10}, f"got {of_shade(folder)}"
+    assert "own was not made from own.zip as it is" in capsys.readouterr().out
+    assert find_data("own.zip") == Path("own-2"), "expected it to be found again"
+    assert of_shade("own") == {0}, "expected the older folder as it was"
+
+
+BESIDE = {
+    "unrelated photographs": lambda: save_faces("own", 3),
+    "an empty folder": lambda: Path("own").mkdir(),
+    "a file": lambda: Path("own").write_text("text", encoding="utf-8"),
+    "a folder without images": lambda: Path("own/a/b").mkdir(parents=True),
+    "one unpacked by hand": lambda: zipfile.ZipFile("own.zip").extractall("own"),
+    "one with a mark of another archive": lambda: (
+        Path("own").mkdir(),
+        Path("own", archives.MARK).write_text("12 abc", encoding="utf-8"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_folder_that_is_not_the_archives_is_left_alone(empty_place, kind, capsys):
+    Path("own.zip").write_bytes(zip_of_shades(["a/1.png", "b/2.png"]))
+    BESIDE[kind]()
+    before = names_below("own")
+    folder = find_data("own.zip")
+    assert folder == Path("own-2") and of_shade(folder) == {0, 10}, "expected the archive's images"
+    assert names_below("own") == before, "expected the folder as it was"
+    assert "own was not made from own.zip" in capsys.readouterr().out, "expected a sentence"
+
+
+@pytest.mark.parametrize("move", ["copied", "touched", "emptied in part"])
+def test_an_unpacked_folder_is_known_again(empty_place, move):
+    Path("own.zip").write_bytes(zip_of_shades(["1.png", "2.png"]))
+    find_data("own.zip")
+    if move == "copied":
+        for name in ("own", "own.zip"):
+            shutil.move(name, f"{name}.before")
+        shutil.copytree("own.before", "own")
+        shutil.copyfile("own.zip.before", "own.zip")
+    elif move == "touched":
+        os.utime("own.zip", (1, 1))
+    else:
+        Path("own/2.png").unlink()
+    folder = find_data("own.zip")
+    assert folder == Path("own"), f"expected it to be taken again, got {folder}"
+
+
+@pytest.mark.parametrize("name", ["own.zip", "a b.ZIP", "x.y.zip"])
+def test_a_zip_where_nothing_can_be_written_is_unpacked_in_the_cache(
+    empty_place, monkeypatch, name
+):
+    for k, place in enumerate(["drive", "other"]):
+        Path(place).mkdir()
+        Path(place, name).write_bytes(zip_of_shades([*k * ["x.txt"], "1.png"]))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    stem = Path(name).stem
+    for _ in range(2):
+        folders = [find_data(f"{place}/{name}") for place in ("drive", "other")]
+        assert folders == [Path("cache", stem), Path("cache", f"{stem}-2")], f"got {folders}"
+    assert [of_shade(folder) for folder in folders] == [{0}, {10}], "expected each one's image"
+    assert os.listdir("drive") == [name], "expected nothing to be written there"
+
+
+# ---------------------------------------------------------------- names in other forms
+
+
+def spelled(form, text):
+    return unicodedata.normalize(form, text)
+
+
+FORMS = ["NFC", "NFD"]
+NAMES = ["für Zoë", "Fotos/Zoë/für dich", "한국 얼굴", "가/é.x", "Å", "~/Bilder ü"]
+
+
+@pytest.mark.parametrize("on_disk, typed", [FORMS, FORMS[::-1]])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_spelled_in_the_other_form_is_found(
+    empty_place, notebook, monkeypatch, name, on_disk, typed
+):
+    monkeypatch.setenv("HOME", str(empty_place))
+    there = Path(spelled(on_disk, name)).expanduser()
+    save_faces(there, 4)
+    folder = find_data(spelled(typed, name))
+    assert os.path.samefile(folder, there), f"expected {there}, got {folder}"
+    assert len(notebook.get_dataloader(2, 16, spelled(typed, name)).dataset) == 4
+    assert is_source(spelled(typed, name)), "expected large_dir to find it, too"
+    assert load_face(spelled(typed, f"{name}/000001.jpg"), 16).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_of_two_forms_the_one_that_was_typed_is_taken(empty_place, form):
+    save_faces(spelled("NFC", "é"), 2)
+    save_faces(spelled("NFD", "é"), 3)
+    n = len(find_images(find_data(spelled(form, "é"))))
+    assert n == {"NFC": 2, "NFD": 3}[form], f"got {n} images"
+
+
+def test_a_zip_spelled_in_the_other_form_is_found(empty_place):
+    Path(spelled("NFD", "Zoë.zip")).write_bytes(archive())
+    folder = find_data(spelled("NFC", "Zoë.zip"))
+    assert len(find_images(folder)) == 2, "expected its two images"
+
+
+@pytest.mark.parametrize("name", ["own ", " own", "own\t", "own.", "own\u00a0"])
+def test_a_name_that_looks_the_same_is_shown_in_quotes(empty_place, name):
+    save_faces(name, 2)
+    with pytest.raises(DataError, match=re.escape(f"nearest names are {name!r}")):
+        find_data("own")
+    assert len(find_images(find_data(name))) == 2, "expected it by its own name"
+
+
+ODD = ["a\nb", "\x1b[31m", "\u202egnp.exe", "🙂\u200d", "脸 \\frac{", "$x_", "a\x7f", "\u0378"]
+if sys.platform == "linux":  # elsewhere names are text
+    ODD += [os.fsdecode(b"b\xfcro"), os.fsdecode(b"\xff\xfe"), os.fsdecode("é".encode("latin-1"))]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_that_are_no_text_are_read_and_shown(empty_place, notebook, name, capsys):
+    save_faces(Path("faces", name), 30, name.replace("{", "{{") + "{}.jpg")
+    save_faces("faces/other", 30)
+    Path("faces", name, f"{name}.jpg").write_bytes(b"no picture")
+    folder = find_data(Path("faces", name))
+    photographs = notebook.FaceFolder("faces")
+    helpers.show_images(torch.zeros(61, 3, 4, 4), "", helpers.captions(photographs, range(61)))
+    assert len(notebook.get_dataloader(4, 16, "faces").dataset) == 60, "expected all to be read"
+    for path, message in ((folder / "gone", "is not there"), (folder.parent / "x", "x' is not")):
+        with pytest.raises(DataError, match=message) as caught:
+            find_data(path)
+        str(caught.value).encode()
+    printed = capsys.readouterr().out
+    printed.encode()  # a notebook keeps no text that UTF-8 cannot hold
+    assert "\x1b" not in printed and "\u202e" not in printed, f"got {printed!r}"

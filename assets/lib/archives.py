@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from assets.lib.downloads import Unreachable, check_archive, download
-from assets.lib.files import CACHE, ELSEWHERE, DataError, as_text, locked, make_once, say_once
+from assets.lib.files import CACHE, ELSEWHERE, DataError, as_text, locked, make_once
 from assets.lib.folders import TOOL_FOLDER, holds_images, look_below, what_helps
 
 MAX_UNPACKED_BYTES = 20 * 2**30
@@ -83,7 +83,7 @@ def unpack_once(archive, progress=tqdm):
         if read_mark(folder) == mark:
             return folder
         sentence = f"{as_text(folder)} was not made from {as_text(archive.name)} as it is"
-        say_once(f"{sentence}: the archive is unpacked into another folder.")
+        print(f"{sentence}: the archive is unpacked into another folder.")
 
     def make(empty):
         unpack(archive, empty, progress)
@@ -174,21 +174,26 @@ def extract(pack, entries, folder, progress):
     lost, is_short = [], len(entries) < 1000
     for path, member in progress(entries.items(), "unpack", unit="file", disable=is_short):
         with explain_bad_archive(str(path)):
+            if member.header_offset < 0:
+                raise zipfile.BadZipFile("its beginning is missing")
             try:
-                write_entry(pack, member, folder / path)
+                file = create(folder / path)
             except OSError as error:
                 if error.errno not in BAD_NAME:
                     raise
                 lost.append(repr(as_text(path)[:60]))
+                continue
+            with file, pack.open(member) as source:
+                shutil.copyfileobj(source, file)
     return lost
 
 
-def write_entry(pack, member, path):
+def create(path):
+    """A new file to write to, and the folders that lead to it."""
     if os.name == "nt" and re.search('[:*?"<>|]', path.name):  # a colon would not be an error
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pack.open(member) as source, open(path, "xb") as file:
-        shutil.copyfileobj(source, file)
+    return open(path, "xb")
 
 
 def layout(members):

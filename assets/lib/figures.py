@@ -11,6 +11,8 @@ from pathlib import Path
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from assets.lib.files import as_text
+
 INLINE = "module://matplotlib_inline.backend_inline"
 
 
@@ -100,10 +102,10 @@ def show_images(
     for index, (axis, image) in enumerate(zip(axes.flat, pixels)):
         axis.imshow(image)
         if labels:
-            axis.set_title(labels[index], fontsize=7, pad=2, parse_math=False)
+            axis.set_title(as_text(labels[index]), fontsize=7, pad=2, parse_math=False)
     for axis, label in zip(axes[:, 0], row_labels or ()):
         place = dict(transform=axis.transAxes, ha="right", va="center")
-        axis.text(-0.05, 0.5, label, fontsize=8, parse_math=False, **place)
+        axis.text(-0.05, 0.5, as_text(label), fontsize=8, parse_math=False, **place)
     if title:
         figure.suptitle(title, fontsize=11, y=1 - 0.03 / height, va="top", parse_math=False)
     with warnings.catch_warnings():

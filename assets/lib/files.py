@@ -26,7 +26,7 @@ ELSEWHERE = "start the notebook in a folder that you may write to"
 FULL = errno.ENOSPC, errno.EDQUOT
 NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF
 GONE = errno.ENOENT, errno.ELOOP
-NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+NO_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class DataError(ValueError):
@@ -43,7 +43,7 @@ class DiskError(OSError):
 @lru_cache(1000)
 def say_once(sentence):
     """Print a sentence, the first time only."""
-    print(sentence)
+    print(as_text(sentence))
 
 
 def to_path(path):
@@ -234,7 +234,7 @@ def locked(path):
     try:
         lock.acquire(1)
     except Timeout:
-        print(f"Another process is making {path}: waiting for it.")
+        print(f"Another process is making {as_text(path)}: waiting for it.")
         lock.acquire()
     try:
         yield

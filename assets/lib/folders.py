@@ -27,8 +27,8 @@ TOOL_FOLDER = re.compile(
 WORK_FOLDERS = {"cache", "drawn_faces"}  # in the folder that the notebook runs in
 PROJECT_FOLDERS = {"assets", "runs"} | WORK_FOLDERS  # next to our helpers.py
 RUN_FILES = {
-    *("settings.json", "run.lock", "last.pt", "previous.pt", "best.pt", "damaged.pt"),
-    *("losses.csv", "scores.csv", "generator.pt2", "training.gif"),
+    *("settings.json", "losses.csv", "scores.csv", "run.lock", "run.lock.exists"),
+    *("last.pt", "previous.pt", "best.pt", "damaged.pt", "generator.pt2", "training.gif"),
 }
 SAMPLE_GRID = re.compile(r"step_\d{7}\.png")
 MASK_NAME = re.compile(r"mask|anno|label|segment|parsing|matte", re.IGNORECASE)
@@ -126,7 +126,7 @@ def files_of_runs(root, names):
     if os.path.basename(root) == "samples":
         return {name for name in names if SAMPLE_GRID.fullmatch(name)}
     found = RUN_FILES.intersection(names)
-    return found if len(found) > 1 else set()
+    return found if len(found) > 1 or found & {"run.lock", "run.lock.exists"} else set()
 
 
 def find_masks(images, start):
@@ -160,7 +160,7 @@ def has_few_colors(path):
 
 def count_kinds(others, most=5):
     """What else there is, by kind, the most frequent first: "200 .heic, 3 .txt"."""
-    counts = Counter(others.values()).most_common()
+    counts = sorted(Counter(others.values()).items(), key=lambda pair: (-pair[1], pair[0]))
     shown = [f"{count:,} {kind}" for kind, count in counts[:most]]
     rest = sum(count for _, count in counts[most:])
     return as_text(", ".join([*shown, f"{rest:,} others"] if rest else shown))
