@@ -36,7 +36,7 @@ class Canvas:
         self.image.lerp_(color, mask[:, None])
 
     def rows(self, top, bottom):
-        """A view of the rows, in a whole canvas, that show heights `top` to `bottom` in any pose."""
+        """A view of a whole canvas: the rows that show heights `top` to `bottom`, in any pose."""
         size = self.image.shape[-1]
         start, stop = (row_of(height, size) for height in (top - 0.16, bottom + 0.16))
         maps = {name: values for name, values in vars(self).items() if name != "pixel"}
