@@ -30,7 +30,7 @@ SMALL_PIXELS = 2**20  # pictures of fewer are always decoded at their full size
 FULL_SCALES = 1, 255, 1023, 4095, 16383, 65535  # of gray values with 1, 8, 10, 12, 14 and 16 bits
 NEEDED_CHUNKS = b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"  # of a PNG
 one_large_picture = threading.Lock()
-Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses twice as many: phones take 200 million
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS = 2**28  # phones take 200 million
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd EXIF data and the like
 
@@ -120,7 +120,8 @@ def check_shape(width, height, n_bytes):
     shape = f"{width:,} x {height:,} pixels"
     if max(width, height) > MAX_SHAPE * min(width, height):
         raise UnreadableImage(f"it is a strip of {shape}")
-    if n_bytes > MAX_BYTES or width * height > max(MANY_PIXELS, MANY_PER_BYTE * n_bytes):
+    most_pixels = min(MOST_PIXELS, max(MANY_PIXELS, MANY_PER_BYTE * n_bytes))
+    if n_bytes > MAX_BYTES or width * height > most_pixels:
         raise UnreadableImage(f"it is too large: {shape} from {n_bytes:,} bytes")
 
 
