@@ -91,7 +91,11 @@ if "pytest" in sys.modules and SUBMISSION:  # the checks of the exercises, on wh
 
     @pytest.fixture(scope="session")
     def written():
-        return read_submission(SUBMISSION, read_notebook(), exercises().values())
+        try:
+            return read_submission(SUBMISSION, read_notebook(), exercises().values())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            pytest.exit(f"SUBMISSION = {SUBMISSION!r} is no notebook: {reason}", returncode=1)
 
     @pytest.fixture(scope="session", autouse=True)
     def summary(pytestconfig):

@@ -21,6 +21,7 @@ D_PARTS = "self.logit(self.features(x))"
 POOLED = (
     "nn.Conv2d(n, m, 3, 1, 1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(m), nn.LeakyReLU(0.2)"
 )
+MORE = "nn.Conv2d(m, m, 3, 1, 1, bias=False), nn.LeakyReLU(0.2)"
 SPECTRAL = "nn.utils.parametrizations.spectral_norm(nn.Linear(n * 4 * 4, 1))"
 OLD_SPECTRAL = "nn.utils.spectral_norm(nn.Linear(n * 4 * 4, 1))"
 CONV_LOGIT = "nn.Sequential(nn.Unflatten(1, (n, 4, 4)), nn.Conv2d(n, 1, 4))"
@@ -48,6 +49,7 @@ CHOICES = {
             {D_LAYERS: f"{D_LAYERS}, nn.Dropout(0.1)"},
             None,
         ),
+        ("a convolution more", {D_LAYERS: f"{D_LAYERS}, {MORE}"}, "kernel of 3 x 3"),
         ("in place", {"nn.LeakyReLU(0.2)": "nn.LeakyReLU(0.2, inplace=True)"}, None),
         ("no norm", {"nn.BatchNorm2d(m)": "nn.Identity()"}, "no batch norm"),
         ("instance norm", {"nn.BatchNorm2d": "nn.InstanceNorm2d"}, "no batch norm"),
@@ -69,6 +71,11 @@ CHOICES = {
         ("as it is", {}, None),
         ("blocks", {G_LAYERS: f"[nn.Sequential({G_LAYERS[1:-1]})]"}, None),
         ("dropout", {"m), nn.ReLU()]": "m), nn.ReLU(), nn.Dropout(0.1)]"}, None),
+        (
+            "a convolution more",
+            {G_LAYERS: f"[*{G_LAYERS}, {MORE}, nn.BatchNorm2d(m)]"},
+            "LeakyReLU",
+        ),
         ("a tanh of its own", {"self.layers(z).tanh()": "nn.Tanh()(self.layers(z).float())"}, None),
         ("a tuple", {"return [nn": "return (nn", "bias=bias)]": "bias=bias),)"}, None),
         (

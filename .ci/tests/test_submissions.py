@@ -140,19 +140,31 @@ criterion = nn.BCEWithLogitsLoss()"""
     assert graded(path)["real_loss"] == "passed"
 
 
+def run_pytest(submission):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "problem_unittests.py"]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"SUBMISSION": str(submission), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_submission_that_is_not_there_is_named(tmp_path):
+    done = run_pytest(tmp_path / "student.ipynb")
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "student.ipynb' is no notebook: FileNotFoundError" in printed, f"got {printed}"
+    assert "exercises passed" not in printed, "expected no count of what was not checked"
+
+
 def test_pytest_grades_a_submission(tmp_path):
     wrong = source_of("real_loss").replace("0.9", "0.7")
     written = {name: source_of(name) for name in ("scale", "Generator", "adam")}
     written["Discriminator"] = source_of("Discriminator").replace("LeakyReLU(0.2)", "ReLU()")
     path = student_notebook(tmp_path / "student.ipynb", written | {"real_loss": wrong})
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "problem_unittests.py"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"SUBMISSION": str(path), "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = run_pytest(path)
     lines = done.stdout.splitlines()
     assert done.returncode == 1, f"expected failed tests, got {done.stdout}{done.stderr}"
     for line in (

@@ -156,5 +156,6 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter):
         terminalreporter.section(str(self.notebook))
-        for line in [*self.lines, f"{self.n_passed} of {len(self.exercises)} exercises passed"]:
+        count = f"{self.n_passed} of {len(self.exercises)} exercises passed"
+        for line in [*self.lines, count] if self.lines else ["no exercise was checked"]:
             terminalreporter.line(line)
