@@ -13,11 +13,12 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from data_inputs import photo_bytes, save_faces, save_shades
+from data_inputs import photo_bytes, save_faces, save_shades, start
 from PIL import Image
 
 import helpers
 from assets.lib import decoding, files, pictures
+from problem_unittests import read_notebook
 
 
 def printed_by(capsys):
@@ -304,3 +305,43 @@ def test_decoded_faces_take_disk_and_not_memory(empty_place):
     found = (255 * shades.flatten()).round().long()
     assert torch.equal(found, torch.arange(20_000) % 256), "expected them in order"
     assert most - before < 150, f"expected pixels on the disk, got {most - before:.0f} MB of memory"
+
+
+def decode_by_two(folder):
+    """Two ranks decode a folder together, and read it as one does by itself."""
+    notebook, (rank, _) = read_notebook(), helpers.world()
+    faces = notebook.get_dataloader(4, 16, folder).dataset
+    names = sorted(path.name for path in next(decoding.CACHE.glob("decoded_*")).iterdir())
+    assert names == ["images.npy", "sides.npy", "source.txt"], f"one file for all, got {names}"
+    with helpers.single_process():
+        again = notebook.get_dataloader(4, 16, folder).dataset
+        shared, decoding.CACHE = decoding.CACHE, Path(f"own_{rank}")
+        whole = notebook.get_dataloader(4, 16, folder).dataset
+        decoding.CACHE = shared
+    assert len(faces) == len(whole) == 21, f"expected the 21 readable ones, got {len(faces)}"
+    for one in (faces, again):
+        assert torch.equal(one.images, whole.images), "expected the same pixels"
+        assert torch.equal(one.sides, whole.sides), "expected the same sizes"
+        assert one.names == whole.names and torch.equal(one.rows, whole.rows), "in the same order"
+
+
+def test_ranks_fill_one_file(tmp_path):
+    save_shades(tmp_path / "photos", 22)
+    (tmp_path / "photos" / "017.png").write_bytes(b"no picture")
+    code = "import test_decoding; test_decoding.decode_by_two('photos')"
+    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    process = start("", cwd=tmp_path, command=[sys.executable, *ranks, sys.executable, "-c", code])
+    printed = process.communicate(timeout=100)[0]
+    assert process.returncode == 0, f"expected both ranks to end well, got {printed[-2000:]}"
+    assert printed.count("Left out 1 unreadable") == 3, f"expected rank 0 to speak, got {printed}"
+
+
+def test_array_files_are_read_by_numpy(empty_place, notebook):
+    save_shades("photos", 5)
+    faces = notebook.FaceFolder("photos", lambda image: torch.full((3, 4, 4), 1 / 255))
+    shape = decoding.create_array(faces, Path("images.npy"))
+    assert shape == (3, 4, 4) and not np.load("images.npy").any(), "expected zeros"
+    sides = decoding.write_rows(faces, np.array([1, 3]), Path("images.npy"), shape)
+    assert sides.tolist() == [0, 20, 0, 20, 0], f"expected these rows, got {sides}"
+    rows = np.load("images.npy").reshape(5, -1)
+    assert (rows[[1, 3]] == 1).all() and not rows[[0, 2, 4]].any(), "expected no other rows"
