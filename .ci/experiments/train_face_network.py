@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from common import device, helpers, lesson
 
-from assets.lib.labels import read_attributes
+from assets.lib.attributes import read_attributes
 from assets.lib.network import WEIGHTS, FaceNetwork
 
 BATCH = 128

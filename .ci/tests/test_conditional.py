@@ -17,7 +17,7 @@ from assets.lib.drawn import draw_faces
 
 
 def networks(notebook, labels, size=16, z_size=8):
-    """A discriminator and a generator for labels (n, k), initialised from the same seed."""
+    """A discriminator and a generator for labels (n, k), initialized from the same seed."""
     torch.manual_seed(0)
     D = notebook.ProjectionDiscriminator(4, size, labels.shape[1])
     G = notebook.ConditionalGenerator(z_size, 4, size, labels)
@@ -54,7 +54,7 @@ def test_the_discriminator_learns_what_goes_with_which_label(notebook):
     images = images + 0.1 * torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     right = torch.eye(2).repeat_interleave(16, 0)  # light, dark: no image alone is wrong
     D, _ = networks(notebook, right)
-    optimizer = notebook.adam(D, 2e-3)
+    optimizer = notebook.adam(D, 2e-3, 0.3)
     for _ in range(40):
         loss = notebook.real_loss(D(images, right)) + notebook.fake_loss(D(images, 1 - right))
         notebook.update(D, optimizer, loss)
@@ -89,7 +89,7 @@ def test_an_exported_generator_runs_on_any_device_and_batch(notebook, tmp_path, 
         assert same, f"{n} latents: expected the generator's own faces, got others"
 
 
-def labelled_loader(n=32):
+def labeled_loader(n=32):
     """A loader of n noisy 16 x 16 images, of which every second has the first of three labels."""
     images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
     faces = helpers.DecodedFaces(images, torch.zeros(n, dtype=torch.int64), ["noise"])
@@ -97,25 +97,26 @@ def labelled_loader(n=32):
     return DataLoader(faces, 8, shuffle=True, collate_fn=helpers.as_batch)
 
 
-def train_small(notebook, folder, n_epochs):
-    """Train for so many epochs of 4 steps each -> the run."""
-    loader = labelled_loader()
+def settings_of(notebook, folder, **changes):
+    """Settings of small networks on small images, whose runs are kept below `folder`."""
+    small = dict(image_size=16, d_conv_dim=4, g_conv_dim=4, z_size=8, batch_size=8)
+    return notebook.settings.but(**small | changes, out_dir=str(folder))
+
+
+def train_small(notebook, folder, images):
+    """Train on so many images, 4 steps an epoch -> the run."""
+    loader = labeled_loader()
+    settings = settings_of(notebook, folder, experiment_images=images // 12)
     D, G = networks(notebook, loader.dataset.labels)
-    averaged = notebook.AveragedModel(G, multi_avg_fn=notebook.moving_average)
-    optimizers = dict(d_optimizer=notebook.adam(D, 1e-3), g_optimizer=notebook.adam(G, 1e-3))
-    run = helpers.Run(folder, {"seed": 0}, D=D, G=G, averaged=averaged, **optimizers)
-    given = D, G, loader, *optimizers.values(), n_epochs, 2, averaged, run
-    losses = notebook.train_conditional(*given)
-    assert len(losses) == 2 * n_epochs, f"expected {2 * n_epochs} pairs, got {len(losses)}"
-    return run
+    return notebook.train_conditional(settings, loader, D, G, ["noise"])
 
 
-def test_conditional_training_goes_on_bit_for_bit(notebook, tmp_path):
-    straight = train_small(notebook, tmp_path / "straight", 4)
-    train_small(notebook, tmp_path / "split", 2)
-    split = train_small(notebook, tmp_path / "split", 4)
-    assert split.step == straight.step == 16, f"expected 16 steps, got {split.step}"
-    untrained = networks(notebook, labelled_loader().dataset.labels)
+def test_conditional_training_continues_bit_for_bit(notebook, tmp_path):
+    straight = train_small(notebook, tmp_path / "straight", 120)
+    train_small(notebook, tmp_path / "split", 48)
+    split = train_small(notebook, tmp_path / "split", 120)
+    assert split.step == straight.step == 15, f"expected 15 steps, got {split.step}"
+    untrained = networks(notebook, labeled_loader().dataset.labels)
     for name, before in zip("DG", untrained):
         others, start = split.parts[name].state_dict(), dict(before.named_parameters())
         for key, weight in straight.parts[name].named_parameters():
@@ -126,7 +127,7 @@ def test_conditional_training_goes_on_bit_for_bit(notebook, tmp_path):
 def test_no_conditional_step_reads_from_the_device(notebook):
     labels = torch.eye(2).repeat(4, 1)
     D, G = networks(notebook, labels)
-    optimizers = notebook.adam(D, 1e-3), notebook.adam(G, 1e-3)
+    optimizers = notebook.adam(D, 1e-3, 0.3), notebook.adam(G, 1e-3, 0.3)
     real = torch.rand(8, 3, 16, 16)
     notebook.conditional_step(D, G, real, labels, *optimizers)
     with NoReading():
@@ -143,49 +144,35 @@ def save_faces(folder, name_of, n=120):
 
 NAMES = {  # a folder's layout -> the name of face number i
     "classes": lambda i: f"{('cats', 'dogs')[i % 2]}/{i}.png",
-    "utkface": lambda i: f"30_{i // 2 % 2}_{2 * (i % 2)}_2017{i}.png",
+    "utkface": lambda i: f"30_{i // 2 % 2}_{2 * (i % 2)}_2017010{i:03d}.png",
     "none": lambda i: f"{i}.png",
 }
-
-
-@pytest.fixture
-def small(notebook, monkeypatch, empty_place):
-    """set_up(layout, **settings): a folder of 120 faces and the notebook's settings, all small."""
-
-    def set_up(layout, **settings):
-        folder = empty_place / "faces"
-        save_faces(folder, NAMES[layout])
-        loader = notebook.get_dataloader(8, 16, folder)
-        settings |= dict(faces_dir=folder, loader=loader, image_size=16, z_size=8)
-        settings |= dict(n_drawn=60, out_dir=str(empty_place / "run"))
-        settings |= dict(device=torch.device("cpu"), memory_format=torch.channels_last)
-        for name, value in settings.items():
-            monkeypatch.setattr(notebook, name, value, raising=False)
-        return folder
-
-    return set_up
 
 
 @pytest.mark.parametrize(
     "layout, names",
     [("classes", ("cats", "dogs")), ("utkface", ("Male", "White", "Asian")), ("none", None)],
 )
-def test_faces_with_any_labels_can_be_generated_by_label(notebook, small, capsys, layout, names):
-    folder = small(layout)
-    is_known = helpers.usable_labels(notebook.loader.dataset)
-    found = folder if is_known else notebook.drawn_folder()
-    loader = notebook.get_dataloader(8, 16, found)
+def test_faces_with_any_labels_can_be_generated_by_label(
+    notebook, empty_place, capsys, layout, names
+):
+    folder = empty_place / "faces"
+    save_faces(folder, NAMES[layout])
+    settings = settings_of(notebook, empty_place / "run", n_drawn=60, experiment_images=2)
+    settings = settings.but(data_dir=str(folder))
+    loader = notebook.get_dataloader(8, 16, folder)
+    if not helpers.usable_labels(loader.dataset):
+        loader = notebook.get_dataloader(8, 16, notebook.drawn_folder(settings))
     labels = helpers.usable_labels(loader.dataset)[:5]
     if names:
-        assert (found, labels) == (folder, [*names]), f"expected {names} of {folder}, got {labels}"
+        assert labels == [*names], f"expected {names} of {folder}, got {labels}"
     else:
         assert "uses drawn faces" in capsys.readouterr().out and "Male" in labels, f"got {labels}"
     known = loader.dataset.known
     loader.dataset.labels = torch.stack([known[name] for name in labels], 1).float()
     D = partial(notebook.ProjectionDiscriminator, n_labels=len(labels))
     G = partial(notebook.ConditionalGenerator, labels=loader.dataset.labels)
-    given = dict(n_images=24, faces=loader, loop=notebook.train_conditional)
-    run = notebook.experiment("labels", *notebook.fresh(16, (4, 4), D=D, G=G), **given)
+    run = notebook.train_conditional(settings, loader, *notebook.fresh(settings, D=D, G=G), labels)
     assert run.images == 24 and list(run.folder.glob("samples/*.png")), f"got {run.images} images"
     exported = torch.export.load(run.folder / "generator.pt2").module()
     assert exported(torch.randn(3, 8)).shape == (3, 3, 16, 16), "expected faces of latents alone"
@@ -214,8 +201,8 @@ GROUPS = {  # how to make groups of 400 rows, and the shares that are expected
 def test_a_balanced_loader_serves_equal_shares(notebook, kind):
     groups_of, n_groups = GROUPS[kind]
     rows = torch.arange(400)
-    colours = torch.stack([rows // 256, rows % 256, 0 * rows], 1).to(torch.uint8)
-    faces = helpers.DecodedFaces(colours[:, :, None, None].expand(-1, -1, 16, 16), rows, ["."])
+    colors = torch.stack([rows // 256, rows % 256, 0 * rows], 1).to(torch.uint8)
+    faces = helpers.DecodedFaces(colors[:, :, None, None].expand(-1, -1, 16, 16), rows, ["."])
     loader = DataLoader(faces, 20, shuffle=True, collate_fn=helpers.as_batch)
     balanced, run, served = notebook.balanced_loader(loader, groups_of(rows)), helpers.Run(), []
     with run:
@@ -229,14 +216,14 @@ def test_a_balanced_loader_serves_equal_shares(notebook, kind):
     assert len(served) == 2000 and np.allclose(shares, 1 / n_groups, atol=0.05), f"got {shares}"
 
 
-def test_groups_that_would_be_learnt_by_heart_are_refused(notebook):
+def test_groups_that_would_be_memorized_are_refused(notebook):
     loader = DataLoader(range(100), 10)
     with pytest.raises(ValueError, match=r"groups have \[81, 19\] faces.* at least 20"):
         notebook.balanced_loader(loader, (torch.arange(100) >= 81).long())
 
 
 def test_the_classifier_leaves_the_face_network_as_it_is(notebook):
-    _, network = notebook.face_network.load_face_network()
+    _, network = helpers.load_face_network()
     before = copy.deepcopy(network.state_dict())
     faces, labels = torch.rand(20, 3, 16, 16), torch.eye(2).repeat(10, 1)
     classifier = notebook.attribute_classifier(faces, labels, epochs=1, batch_size=10)

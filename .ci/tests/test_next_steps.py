@@ -1,6 +1,7 @@
 """The next steps: every option by itself, every choice of the last section, and experiments."""
 
 import csv
+import json
 import types
 
 import pytest
@@ -67,7 +68,7 @@ def test_every_option_gives_networks_that_learn_at_every_size(notebook, size):
 def test_a_few_steps_with_every_option_teach_the_discriminator(notebook, option):
     torch.manual_seed(0)
     D, G = build(notebook, option, 16, width=8)
-    optimizers = notebook.adam(D, 2e-3), notebook.adam(G, 1e-4)
+    optimizers = notebook.adam(D, 2e-3, 0.3), notebook.adam(G, 1e-4, 0.3)
     steps = (notebook.train_step(D, G, pictures(32, 16), *optimizers) for _ in range(30))
     losses = [d_loss.item() for d_loss, _ in steps]
     is_lower = losses[-1] < min(losses[0], 1.3)
@@ -96,7 +97,7 @@ def test_exchanging_the_norm_keeps_all_other_weights(notebook, norm):
 
 def test_spectral_norm_keeps_the_largest_singular_value_near_1(notebook):
     D = notebook.spectral_norm_everywhere(notebook.build_network(16, 8, 10, 32)[0])
-    optimizer = notebook.adam(D, 1e-3)
+    optimizer = notebook.adam(D, 1e-3, 0.3)
     for _ in range(50):
         optimizer.zero_grad()
         notebook.real_loss(D(pictures(8, 32))).backward()
@@ -142,7 +143,7 @@ def test_layers_are_carried_over_from_any_size(notebook, size, width):
     new = notebook.build_network(width, width, 10, 2 * size, **wide)
     depth = {32: 3, 64: 4}[size]
     copied = notebook.carry_over(old[0], new[0], -1), notebook.carry_over(old[1], new[1])
-    expected = 2 * depth - 1, 2 * depth  # with the batch normalisations; D has none in front
+    expected = 2 * depth - 1, 2 * depth  # with the batch normalizations; D has none in front
     assert copied == expected, f"expected {expected} layers, got {copied}"
 
 
@@ -169,43 +170,27 @@ def test_what_does_not_go_together_is_refused(notebook, call, message):
 
 
 @pytest.fixture
-def lesson(notebook, empty_place, monkeypatch):
-    """The notebook's definitions, with what its cells find as globals: small faces, on the CPU."""
-    found = {
-        "device": torch.device("cpu"),
-        "memory_format": torch.channels_last,
-        "loader": noise_loader(40),
-        "loader_at": lambda: noise_loader(40),
-        "out_dir": "runs/lesson",
-        "faces_dir": "faces",
-        "score": lambda generator, n: 1.0,
-        "d_conv_dim": 4,
-        "g_conv_dim": 4,
-        "z_size": 8,
-    }
-    for name, value in found.items():
-        monkeypatch.setattr(notebook, name, value, raising=False)
-    return notebook
+def settings(notebook, empty_place):
+    """Settings of small networks, whose runs are kept in an empty folder."""
+    small = dict(image_size=16, d_conv_dim=4, g_conv_dim=4, z_size=8, batch_size=4)
+    return notebook.settings.but(**small, out_dir="runs/lesson", experiment_images=40)
 
 
-def small(notebook, **classes):
-    torch.manual_seed(0)
-    return notebook.build_network(4, 4, 8, 16, **classes)
+def experiment(notebook, name, settings, loader=None, **options):
+    loader = loader or noise_loader(40)
+    return notebook.experiment(name, settings, loader, *notebook.fresh(settings), **options)
 
 
-def test_every_choice_makes_steps(lesson, monkeypatch):
-    monkeypatch.setattr(lesson, "fresh", lambda **classes: small(lesson, **classes))
+def test_every_choice_makes_steps(notebook, settings):
     run = types.SimpleNamespace(step=0, progress=0.0)
-    for name, choice in lesson.CHOICES.items():
-        networks = dict(zip("DG", small(lesson)))
-        arguments = networks | choice(**networks)
-        D, G, step = arguments["D"], arguments["G"], arguments.get("step")
-        optimizers = arguments.get("d_optimizer") or lesson.adam(D, 1e-3), lesson.adam(G, 1e-3)
-        held = {id(w) for group in optimizers[0].param_groups for w in group["params"]}
-        assert held == set(map(id, D.parameters())), f"{name}: expected an optimizer of D's weights"
+    for name, choice in notebook.CHOICES.items():
+        D, G = notebook.fresh(settings)
+        row = dict(settings=settings, D=D, G=G) | choice(settings, D, G)
+        D, G, step = row["D"], row["G"], row.get("step")
+        optimizers = [notebook.adam(network, 1e-3, 0.3) for network in (D, G)]
         before = [weight.clone() for weight in [*D.parameters(), *G.parameters()]]
         given = (D, G, pictures(8, 16), *optimizers)
-        losses = step(*given, run) if step else lesson.train_step(*given)
+        losses = step(*given, run) if step else notebook.train_step(*given)
         assert all(loss.isfinite() for loss in losses), f"{name}: expected losses, got {losses}"
         moved = [not w.equal(old) for w, old in zip([*D.parameters(), *G.parameters()], before)]
         is_trained = sum(moved) > 0.9 * len(moved)  # StyleGenerator's last strength starts at rest
@@ -221,48 +206,57 @@ def test_every_choice_has_a_row(notebook):
     assert not missing, f"expected a row for every choice, got none for {missing}"
 
 
-def test_an_experiment_sees_so_many_images_and_goes_on_with_more(lesson):
-    first = lesson.experiment("one: two", *small(lesson), n_images=40)
+def test_equal_rates_are_the_settings_that_run(notebook, settings):
+    row = notebook.CHOICES["equal rates"](settings, None, None)
+    run = experiment(notebook, "equal", row["settings"])
+    rates = [run.parts[name].param_groups[0]["lr"] for name in ("d_optimizer", "g_optimizer")]
+    assert rates == [settings.lr] * 2, f"expected equal rates, got {rates}"
+    written = json.loads((run.folder / "settings.json").read_text(encoding="utf-8"))
+    assert written["d_lr"] == settings.lr, f"expected what ran in the file, got {written}"
+
+
+def test_an_experiment_sees_so_many_images_and_continues_with_more(notebook, settings):
+    score = dict(score=lambda generator: 1.0)
+    first = experiment(notebook, "one: two", settings, **score)
     assert first.images == 40 and first.scores, f"expected 40 images, a score, got {first.images}"
     assert first.folder.name == "one two", f"expected a folder for any disk, got {first.folder}"
-    more = lesson.experiment("one: two", *small(lesson), n_images=60)
+    more = experiment(notebook, "one: two", settings.but(experiment_images=60), **score)
     assert (more.step, more.folder) == (15, first.folder), f"expected 15 steps, got {more.step}"
-    other = lesson.experiment("other", *small(lesson), n_images=20, step=lesson.step_with("hinge"))
+    other = experiment(notebook, "other", settings, step=notebook.step_with("hinge"))
     assert other.folder != first.folder, "expected a folder for each experiment, got the same"
+    assert not other.scores, "expected no score that nobody asked for"
     n = len(list(other.folder.glob("samples/*.png")))
     assert n > 1, f"expected sample grids, got {n}"
 
 
-def test_an_experiment_belongs_to_its_faces(lesson, monkeypatch, tmp_path):
-    monkeypatch.setattr(lesson, "out_dir", f"{tmp_path}/lesson/")
+def test_an_experiment_belongs_to_its_faces_and_settings(notebook, settings, tmp_path):
+    settings = settings.but(out_dir=f"{tmp_path}/lesson/", experiment_images=20)
     loaders = [noise_loader(n) for n in (20, 20, 20, 40)]
     loaders[1].dataset.root = "elsewhere"
     loaders[3].dataset.root = "elsewhere"
-    folders = [lesson.experiment("own", *small(lesson), 20, faces=x).folder for x in loaders]
-    other = lesson.experiment("own", *small(lesson), 20, faces=loaders[0], about=["Smiling"])
-    assert other.folder.name == "own-4", f"expected another run, got {other.folder}"
-    names = [str(folder.relative_to(tmp_path)) for folder in folders]
+    folders = [experiment(notebook, "own", settings, loader).folder for loader in loaders]
+    names = [folder.relative_to(tmp_path).as_posix() for folder in folders]
     assert names[:2] == ["lesson_next/own", "lesson_next/own-2"], f"got {names}"
     assert names[2:] == ["lesson_next/own", "lesson_next/own-3"], f"got {names}"
+    for changes in (dict(lr=0.01), dict(seed=3), dict(beta1=0.5), dict(d_conv_dim=8)):
+        other = experiment(notebook, "own", settings.but(**changes), loaders[0]).folder
+        assert other not in folders, f"{changes}: expected another run, got {other}"
+        folders.append(other)
 
 
-def test_an_experiment_with_other_faces_takes_no_score(lesson):
-    run = lesson.experiment("others", *small(lesson), n_images=20, faces=noise_loader(20))
-    assert not run.scores and run.best_generator() is not None, f"expected none, got {run.scores}"
-
-
-def test_a_run_with_a_schedule_goes_on_where_it_was(notebook, tmp_path):
+def test_a_run_with_a_schedule_continues_where_it_was(notebook, tmp_path):
     def rates_of(n_images):
-        D, G = small(notebook)
-        optimizers = notebook.adam(D, 1e-3), notebook.adam(G, 1e-3)
-        parts = dict(D=D, G=G, averaged=AveragedModel(G))
+        torch.manual_seed(0)
+        D, G = notebook.build_network(4, 4, 8, 16)
+        optimizers = notebook.adam(D, 1e-3, 0.3), notebook.adam(G, 1e-3, 0.3)
+        averaged, rates = AveragedModel(G), []
+        parts = dict(D=D, G=G, averaged=averaged)
         parts |= {"d_optimizer": optimizers[0], "g_optimizer": optimizers[1]}
-        stop, rates = helpers.StopRule(images=n_images), []
-        run = helpers.Run(tmp_path, {"seed": 0}, stop, **parts)
+        run = helpers.Run(tmp_path, {"seed": 0}, helpers.StopRule(images=n_images), **parts)
         note = lambda *_: rates.append(optimizers[1].param_groups[0]["lr"])  # noqa: E731
         optimizers[1].register_step_post_hook(note)
-        given = D, G, noise_loader(40), *optimizers, 100, 4, parts["averaged"], run
-        notebook.train(*given, schedule="linear")
+        step = notebook.averaged_step(notebook.train_step, averaged, run, "linear")
+        notebook.train(D, G, noise_loader(40), *optimizers, 100, 4, run, step)
         return rates
 
     def expected(steps, n_steps):
@@ -270,5 +264,5 @@ def test_a_run_with_a_schedule_goes_on_where_it_was(notebook, tmp_path):
 
     first, more = rates_of(80), rates_of(320)  # 20 steps, then 60 more
     assert first == pytest.approx(expected(range(20), 20)), f"expected linear decay, got {first}"
-    there = expected(range(21, 80), 80)
-    assert more[1:] == pytest.approx(there), f"with more images: expected {there}, got {more[1:]}"
+    there = expected(range(20, 80), 80)
+    assert more == pytest.approx(there), f"with more images: expected {there}, got {more}"

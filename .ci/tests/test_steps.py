@@ -39,12 +39,12 @@ def test_penalties_are_due_at_intervals_and_stronger(notebook):
     assert not waits.any(), f"step 1 of interval=4: expected no penalty, got {waits}"
 
 
-def after_a_step(notebook, step, d_losses):
-    """D's weights after regularised_step as step number `step` with such losses behind it."""
+def after_a_step(notebook, step, d_loss):
+    """D's weights after regularized_step as step number `step`; d_loss: its recent mean."""
     torch.manual_seed(0)
     watch = checks.Watch()
-    losses = [(d_loss, 1.0) for d_loss in d_losses]
-    watch.step(notebook.regularised_step, types.SimpleNamespace(step=step, losses=losses))
+    run = types.SimpleNamespace(step=step, recent_d_loss=d_loss)
+    watch.step(notebook.regularized_step, run)
     return watch.weights["D"]
 
 
@@ -53,14 +53,14 @@ def test_r1_is_added_when_d_is_ahead_and_grows_with_its_lead(notebook):
     watch = checks.Watch()
     watch.step(notebook.train_step)
     plain = watch.weights["D"]
-    for what, step, d_losses in (
-        ("a new run", 0, []),
-        ("D far ahead, in another step", 1, [0.5] * 5),
-        ("D level at last", 16, [0.1] * 5 + [1.3] * 5),
+    for what, step, d_loss in (
+        ("a new run", 0, None),
+        ("D far ahead, in another step", 1, 0.5),
+        ("D level", 16, 1.3),
     ):
-        got = after_a_step(notebook, step, d_losses)
+        got = after_a_step(notebook, step, d_loss)
         assert torch.equal(got, plain), f"{what}: expected train_step, got another step"
-    pulls = [after_a_step(notebook, 16, [d_loss] * 5) - plain for d_loss in (1.2, 1.1, 0.9)]
+    pulls = [after_a_step(notebook, 16, d_loss) - plain for d_loss in (1.2, 1.1, 0.9)]
     slope = plain[0].sign()  # the toy's logit has one slope, its first weight
     first, second, third = (-(pull[0] * slope).item() for pull in pulls)
     assert first > 0, f"expected a smaller gradient of D with R1, got {-first:.1e} more"
@@ -76,9 +76,9 @@ def test_r1_needs_no_gradients_left_by_train_step(notebook, monkeypatch):
         D.zero_grad()
         return losses
 
-    plain = after_a_step(notebook, 1, [0.5] * 5)
+    plain = after_a_step(notebook, 1, 0.5)
     monkeypatch.setattr(notebook, "train_step", tidy_step)
-    pull = after_a_step(notebook, 16, [0.5] * 5) - plain
+    pull = after_a_step(notebook, 16, 0.5) - plain
     assert pull.any(), "expected R1's pull, got none"
 
 
@@ -87,8 +87,8 @@ def test_r1_moves_a_steep_d_no_further_than_4_plain_steps_do(notebook):
     watch = checks.Watch()
     watch.networks["D"].weight.data.fill_(1000.0)
     watch.start = watch.weights = watch.snapshot()
-    run = types.SimpleNamespace(step=16, losses=[(0.1, 1.0)])
-    watch.step(notebook.regularised_step, run)
+    run = types.SimpleNamespace(step=16, recent_d_loss=0.1)
+    watch.step(notebook.regularized_step, run)
     first, *_, last = [gradient.norm() for key, gradient, _ in watch.log if key == "D"]
     ratio = (last / first).item()
     assert ratio == pytest.approx(4, rel=0.01), f"expected 4 times, got {ratio:.2f}"

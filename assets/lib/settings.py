@@ -146,6 +146,7 @@ class Settings:
             kind = {int: int, float: float, float | None: float, int | None: int}.get(item.type)
             if kind and values[item.name] is not None:
                 object.__setattr__(self, item.name, kind(values[item.name]))
+        object.__setattr__(self, "out_dir", os.path.normpath(self.out_dir))  # no slash at the end
 
     def but(self, **changes):
         """The same settings but for these."""
