@@ -1,7 +1,8 @@
-"""Scores: the face network's features, and what Inception's say."""
+"""Scores: features of the face network, of Inception and of DINOv2."""
 
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from conftest import ROOT
 from torch import nn
 
 import helpers
+from assets.lib import scores
 from assets.lib.drawn import draw_faces
 from assets.lib.network import load_face_network
 
@@ -47,11 +49,11 @@ def test_features_are_computed_on_a_gpu_that_can_be_used(monkeypatch):
     places = []
     network = load_face_network()[1]
     monkeypatch.setattr(network, "to", lambda place: (places.append(str(place)), network)[1])
-    monkeypatch.setattr(helpers, "autocast", lambda place: torch.no_grad())
+    monkeypatch.setattr(scores, "autocast", lambda place: torch.no_grad())
     plain = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda self, place, **how: plain(self, "cpu", **how))
     for has_gpu in (True, False):
-        monkeypatch.setattr(helpers, "has_gpu", lambda has_gpu=has_gpu: has_gpu)
+        monkeypatch.setattr(scores, "has_gpu", lambda has_gpu=has_gpu: has_gpu)
         helpers.face_features(torch.zeros(2, 3, 16, 16))
     assert places == ["cuda", "cpu"], f"expected the GPU, then the CPU, got {places}"
 
@@ -82,7 +84,9 @@ def test_worse_faces_have_worse_scores(notebook):
             assert is_worse, f"{what}, {name}: expected ever higher values, got {values}"
 
 
-# ---------------------------------------------------------------- Inception
+# ---------------------------------------------------------------- Inception and DINOv2
+
+BOTH = "FID and KID", "FD-DINOv2"
 
 
 @pytest.fixture
@@ -92,54 +96,94 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "checkpoints"
 
 
-def test_without_inception_weights_one_line_says_so(hub, monkeypatch, capsys):
+def put_weights(monkeypatch, url, sha256="0"):
+    for name in BOTH:
+        monkeypatch.setitem(scores.WEIGHTS, name, (url, sha256))
+
+
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("http://127.0.0.1:9/weights.pth", "refused"),
+        ((ROOT / "nowhere.pth").as_uri(), "No such file"),
+        ((ROOT / ".ruff.toml").as_uri(), "invalid hash"),
+    ],
+)
+def test_a_line_names_each_score_whose_weights_are_missing(hub, monkeypatch, capsys, url, words):
+    put_weights(monkeypatch, url)
     faces = torch.zeros(4, 3, 16, 16)
-    other_file = (ROOT / ".ruff.toml").as_uri()
-    for url, words in (
-        ("http://127.0.0.1:9/weights-6726825d.pth", "refused"),
-        (f"{other_file}?weights-6726825d.pth", "Inception's weights"),
-    ):
-        monkeypatch.setattr(helpers, "INCEPTION", url)
-        scores = helpers.inception_scores(faces, faces)
-        printed = capsys.readouterr().out
-        assert scores == {}, f"expected no scores, got {scores}"
-        one_line = printed.count("\n") == 1 and words in printed and str(hub) in printed
-        assert one_line, f"expected one line that says why, got {printed}"
-
-
-def test_weights_that_are_another_file_are_not_kept(hub, monkeypatch, capsys):
-    source = hub.parent / "weights-6726825d.pth"
-    source.write_bytes(b"another file")
-    monkeypatch.setattr(helpers, "INCEPTION", source.as_uri())
-    scores = helpers.inception_scores(torch.zeros(4, 3, 16, 16), torch.zeros(4, 3, 16, 16))
-    printed = capsys.readouterr().out
-    assert scores == {} and "invalid hash" in printed, f"expected its sha256, got {printed}"
+    found, printed = helpers.inception_scores(faces, faces), capsys.readouterr().out
+    assert found == {}, f"expected no scores, got {found}"
+    for name, line in zip(BOTH, printed.splitlines(), strict=True):
+        is_said = line.startswith(f"No {name} without {url}") and words in line and str(hub) in line
+        assert is_said, f"expected a line that says why, got {line}"
     assert not list(hub.iterdir()), f"expected nothing to be left, got {list(hub.iterdir())}"
 
 
-def test_fid_is_the_frechet_distance_of_inception_features(notebook, hub, monkeypatch):
+@pytest.fixture
+def inception(hub, monkeypatch):
+    """Inception with random weights, which need no network, in place of the published ones."""
     module = "torch_fidelity.feature_extractor_inceptionv3"
     inception_v3 = pytest.importorskip(module).FeatureExtractorInceptionV3
-    torch.manual_seed(0)
-    path = hub / Path(helpers.INCEPTION).name
-    hub.mkdir()
-    with monkeypatch.context() as patch:  # random weights, which need no network
+    with monkeypatch.context() as patch:
         patch.setattr(f"{module}.load_state_dict_from_url", lambda *args, **kwargs: {})
         patch.setattr(inception_v3, "load_state_dict", lambda self, state: None)
-        inception = inception_v3("inception-v3-compat", ["2048"]).eval()
-    for layer in inception.modules():
+        network = inception_v3("inception-v3-compat", ["2048"]).eval()
+    for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
-    torch.save(inception.state_dict(), path)
+    hub.mkdir()
+    torch.save(network.state_dict(), hub / "weights.pth")
+    put_weights(monkeypatch, "http://127.0.0.1:9/weights.pth")
+    return network
+
+
+class TinyDino(nn.Module):
+    """Stands for DINOv2: images (N, 3, 224, 224) -> features (N, 3)."""
+
+    def forward(self, x):
+        return x.mean((2, 3)) + x[:, :, 0, 0]
+
+
+def test_frechet_distances_are_those_of_the_features(notebook, inception, monkeypatch):
+    torch.manual_seed(0)
     faces = draw_faces(8, 64)[0]
     others = F.avg_pool2d(faces.float(), 3, 1, 1).round().byte()
-    scores = helpers.inception_scores(faces / 127.5 - 1, others / 127.5 - 1)
-    with torch.no_grad():
-        features = [inception(images)[0] for images in (faces, others)]
-    expected, got = notebook.frechet_distance(*features), scores["FID"]
-    is_near = expected > 0.1 and abs(got - expected) < 0.05 * expected
-    assert is_near, f"expected a FID of {expected:.4g}, got {got:.4g}"
-    assert set(scores) == {"FID", "KID"}, f"expected both, got {scores}"
-    torch.save({"weights": Path}, path)  # more than weights
+    monkeypatch.setattr(torch.hub, "load", lambda *args, **kwargs: TinyDino())
+    dino = pytest.importorskip("torch_fidelity").FeatureExtractorDinoV2(
+        "dinov2-vit-s-14", ["dinov2"]
+    )
+    found = helpers.inception_scores(faces / 127.5 - 1, others / 127.5 - 1)
+    for name, network in {"FID": inception, "FD-DINOv2": dino}.items():
+        with torch.no_grad():
+            features = [network(images)[0] for images in (faces, others)]
+        expected, got = notebook.frechet_distance(*features), found[name]
+        is_near = expected > 1e-3 and abs(got - expected) < 0.05 * expected
+        assert is_near, f"expected {name} to be {expected:.4g}, got {got:.4g}"
+    assert list(found) == ["FID", "KID", "FD-DINOv2"], f"expected all three, got {found}"
+
+
+def test_weights_that_hold_more_are_not_loaded(inception, hub):
+    torch.save({"weights": Path}, hub / "weights.pth")
+    faces = torch.zeros(4, 3, 16, 16)
     with pytest.raises(pickle.UnpicklingError):
-        helpers.inception_scores(faces / 127.5 - 1, others / 127.5 - 1)
+        helpers.inception_scores(faces, faces)
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (URLError("no network"), "without https://github.com/facebookresearch/dinov2 (<urlopen"),
+        (RuntimeError("no attribute"), "without https://github.com/facebookresearch/dinov2 (no"),
+        (ImportError("no name"), "without torch-fidelity 0.4: pip install -U torch-fidelity"),
+    ],
+)
+def test_without_dinov2s_code_a_line_says_so(monkeypatch, capsys, error, words):
+    def fail(*args, **kwargs):
+        raise error
+
+    pytest.importorskip("torch_fidelity")
+    monkeypatch.setattr(torch.hub, "load", fail)
+    assert not scores.fetch_dinov2()
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and f"No FD-DINOv2 {words}" in printed, f"got {printed}"

@@ -24,7 +24,7 @@ def has_gpu():
     has_kernels = re.search(rf"sm_{major}[0-{minor}](?!\d)", built)
     if torch.version.hip or not built or can_compile or has_kernels:
         return True
-    print(f"PyTorch has no kernels for the {torch.cuda.get_device_name()}: it stays unused.")
+    print(f"PyTorch has no kernels for the {torch.cuda.get_device_name()}: it is not used.")
     return False
 
 
@@ -112,7 +112,7 @@ def free_frames(error):
 
 
 def random_state():
-    """The state of every source of random numbers."""
+    """The state of every random number generator."""
     has_mps = torch.backends.mps.is_available()
     return {
         "torch": torch.get_rng_state(),
@@ -124,7 +124,7 @@ def random_state():
 
 
 def restore_random_state(state):
-    """Bring back what random_state() returned, on the devices that are here; None: nothing."""
+    """Restore what random_state() returned, on the devices that are here; None changes nothing."""
     if state is None:
         return
     torch.set_rng_state(state["torch"])

@@ -1,6 +1,6 @@
-"""The small network in whose features faces are compared, and colours as the eye orders them.
+"""The small network in whose features faces are compared, and colors as the eye sees them.
 
-`.ci/experiments/train_face_network.py` trained it on CelebA's 40 attributes; its weights lie in
+`.ci/experiments/train_face_network.py` trained it on CelebA's 40 attributes; its weights are in
 `assets/weights/face_network.pt`.
 """
 
@@ -24,7 +24,7 @@ class FaceNetwork(nn.Module):
     """Faces (N, 3, S, S) in [-1, 1] -> logits (N, 40) of CelebA's attributes, above 0 for yes.
 
     A residual network of 0.9 million weights (He et al., 2016). Faces of every size are first
-    brought to 64 x 64. `features(faces)`, float32 (N, 144), come before the last layer.
+    resized to 64 x 64. `features(faces)`, float32 (N, 144), come before the last layer.
     """
 
     def __init__(self, widths=(32, 64, 96, 144), n_attributes=40):
@@ -62,8 +62,8 @@ def load_face_network():
     """
     if not WEIGHTS.exists():
         raise FileNotFoundError(
-            f"{WEIGHTS.name} is missing: put it back into the folder {WEIGHTS.parent.name}, "
-            "of this notebook, with which it comes."
+            f"{WEIGHTS.name}, which comes with this notebook, is missing: put it back into the "
+            f"folder assets/{WEIGHTS.parent.name}."
         )
     stored = torch.load(WEIGHTS, weights_only=True)
     network = FaceNetwork(n_attributes=len(stored["attributes"]))
@@ -83,7 +83,7 @@ def attribute_logits(features, names):
 def to_lab(images):
     """Images (N, 3, H, W) in [-1, 1], sRGB -> CIE L*a*b* under D65, the same shape.
 
-    L* lies between 0 and 100, a* and b* between about -100 and 100.
+    L* is between 0 and 100, a* and b* are between about -100 and 100.
     """
     rgb = (images.clamp(-1, 1) + 1) / 2
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)

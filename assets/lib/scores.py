@@ -1,4 +1,4 @@
-"""Features of faces, FID and KID, and what scoring a generator needs."""
+"""Features of faces; FID, KID and FD-DINOv2; batch-norm statistics; the table of a network."""
 
 import copy
 import http.client
@@ -9,7 +9,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import Subset
 
-from assets.lib.devices import autocast, has_gpu
+from assets.lib.devices import autocast, explain_too_little_memory, has_gpu
 from assets.lib.figures import to_bytes
 from assets.lib.network import load_face_network
 from assets.lib.ranks import rank_0_first
@@ -37,7 +37,7 @@ def recalibrate_batch_norm(generator, z_size, batches=100, batch_size=32, seed=0
     """Give a generator batch-norm statistics that fit its weights, from latents of a fixed seed.
 
     Averaged weights make other activations than those whose statistics training has collected. The
-    batches are as small as in training, where each is normalised by itself.
+    batches are as small as in training, where each is normalized by itself.
     Returns the generator in eval mode: from then on a latent gives the same face in any batch.
     """
     device, source = next(generator.parameters()).device, torch.Generator().manual_seed(seed)
@@ -47,12 +47,21 @@ def recalibrate_batch_norm(generator, z_size, batches=100, batch_size=32, seed=0
     return generator.eval()
 
 
-INCEPTION = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth"  # ends in the first digits of the sha256
-)
+WEIGHTS = {  # by what needs them: the address, and the first digits of the sha256
+    "FID and KID": (
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        "6726825d",
+    ),
+    "FD-DINOv2": (
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
+        "b938bf1b",
+    ),
+}
+MISSING = OSError, RuntimeError, http.client.HTTPException
 
 
+@explain_too_little_memory()
 def face_features(faces, batch_size=250):
     """Faces (N, 3, S, S) in [-1, 1] -> features of the face network, float32 (N, 144), CPU."""
     device, features = torch.device("cuda" if has_gpu() else "cpu"), []
@@ -64,27 +73,59 @@ def face_features(faces, batch_size=250):
     return torch.cat(features)
 
 
+@explain_too_little_memory()
 def inception_scores(real, fake):
-    """{"FID": ..., "KID": ...} of images (N, 3, S, S) in [-1, 1]; without weights {} and a line.
+    """{"FID": ..., "KID": ..., "FD-DINOv2": ...} of images (N, 3, S, S) in [-1, 1].
 
-    FID: Heusel et al., 2017; KID: Bińkowski et al., 2018.
+    FID: Heusel et al., 2017; KID: Bińkowski et al., 2018; the Fréchet distance in features of
+    DINOv2, whose code is downloaded, too: Stein et al., 2023. A line says which cannot be measured.
     """
     from torch_fidelity import calculate_metrics  # here, because that takes seconds
 
-    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION.rpartition("/")[2])
+    inputs = {f"input{i}": Subset(to_bytes(x), range(len(x))) for i, x in ((1, real), (2, fake))}
+    options = inputs | {"cuda": has_gpu(), "verbose": False, "save_cpu_ram": True, "fid": True}
+    scores = {}
+    if path := fetch_weights("FID and KID"):
+        size = min(1000, len(real), len(fake))
+        kid = {"kid": True, "kid_subset_size": size, "feature_extractor_weights_path": str(path)}
+        found = calculate_metrics(**options, **kid)
+        scores["FID"] = found["frechet_inception_distance"]
+        scores["KID"] = found["kernel_inception_distance_mean"]
+    if fetch_weights("FD-DINOv2") and fetch_dinov2():
+        found = calculate_metrics(**options, feature_extractor="dinov2-vit-s-14")
+        scores["FD-DINOv2"] = found["frechet_inception_distance"]
+    return scores
+
+
+def fetch_weights(scores):
+    """The path of the weights that these scores need, downloaded unless they are there.
+
+    None, and a line, if they cannot be had. An UnpicklingError if they hold more than weights.
+    """
+    url, sha256 = WEIGHTS[scores]
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     try:
         with rank_0_first():
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(INCEPTION, str(path), path.stem[-8:], progress=False)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        print(f"No FID and KID without Inception's weights, {INCEPTION} ({error}).", end=" ")
-        print(f"Put the file into {path.parent} to have them.")
-        return {}
-    torch.load(path, weights_only=True)  # refuses all but weights, as the library below does not
-    inputs = {f"input{i}": Subset(to_bytes(x), range(len(x))) for i, x in ((1, real), (2, fake))}
-    options = dict(fid=True, kid=True, kid_subset_size=min(1000, len(real), len(fake)))
-    options |= dict(feature_extractor_weights_path=str(path), cuda=has_gpu(), verbose=False)
-    scores = calculate_metrics(**inputs, **options, save_cpu_ram=True)  # without workers
-    names = {"FID": "frechet_inception_distance", "KID": "kernel_inception_distance_mean"}
-    return {name: scores[key] for name, key in names.items()}
+                torch.hub.download_url_to_file(url, str(path), sha256, progress=False)
+    except MISSING as error:
+        print(f"No {scores} without {url} ({error}). Put the file into {path.parent} to have them.")
+        return None
+    torch.load(path, weights_only=True)  # refuses all else, as torch-fidelity does not
+    return path
+
+
+def fetch_dinov2():
+    """Whether torch-fidelity has DINOv2, whose code it downloads; if not, a line says so."""
+    try:
+        from torch_fidelity import FeatureExtractorDinoV2
+
+        with rank_0_first():
+            FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
+        return True
+    except ImportError:
+        print("No FD-DINOv2 without torch-fidelity 0.4: pip install -U torch-fidelity.")
+    except MISSING as error:
+        print(f"No FD-DINOv2 without https://github.com/facebookresearch/dinov2 ({error}).")
+    return False
