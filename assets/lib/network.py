@@ -62,8 +62,8 @@ def load_face_network():
     """
     if not WEIGHTS.exists():
         raise FileNotFoundError(
-            f"{WEIGHTS.name}, which comes with this notebook, is missing: put it back into the "
-            f"folder assets/{WEIGHTS.parent.name}."
+            f"{WEIGHTS.name} is missing from assets/{WEIGHTS.parent.name}: put back the file that "
+            "comes with this notebook."
         )
     stored = torch.load(WEIGHTS, weights_only=True)
     network = FaceNetwork(n_attributes=len(stored["attributes"]))
