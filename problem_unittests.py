@@ -43,14 +43,16 @@ from assets.checks.next_steps import test_exchange_norm, test_upsampling, test_c
 from assets.checks.next_steps import test_loss_pairs, test_penalty, test_augment, test_step_with
 from assets.checks.next_steps import test_truncated, test_style_generator, test_carry_over
 
-# Labels, and makeup
+# Labels
 from assets.checks.labels import test_conditional, test_label_sweep, test_attribute_classifier
-from assets.checks.labels import test_balanced_accuracy, test_image_to_image
-from assets.checks.labels import test_patch_discriminator, test_image_pool, test_cyclegan_step
-from assets.checks.labels import test_makeup_errors, test_identity_kept
+from assets.checks.labels import test_balanced_accuracy
+
+# Makeup
+from assets.checks.makeup import test_image_to_image, test_patch_discriminator, test_image_pool
+from assets.checks.makeup import test_cyclegan_step, test_makeup_errors, test_identity_kept
 
 # Toy networks and pictures, for other tests as well
-from assets.checks.labels import Shift
+from assets.checks.makeup import Shift
 from assets.checks.layers import pictures
 from assets.checks.watch import Watch
 
