@@ -98,6 +98,19 @@ def test_each_class_is_in_each_part_if_files_are_named_alike(tmp_path, kind):
     helpers.check_faces(faces, classes[:1])
 
 
+def test_classes_tell_files_of_one_name_apart():
+    names, numbers = [f"{i:04d}.jpg" for i in range(600)] * 2, torch.arange(1200) // 600
+    faces = faces_named(*names, labels=numbers, classes=["man", "woman"], root="nowhere")
+    assert faces.usable_labels() == ["man", "woman"], f"got {faces.usable_labels()}"
+
+
+def test_a_few_files_named_as_drawn_faces_are_change_nothing():
+    few = [f"{OTHER_SEED}{i}.jpg" for i in range(3)]
+    assert not parts_of([*few, *(f"{i}.jpg" for i in range(100))]).any(), "too few to hold out"
+    found = parts_of([*few, *(f"{i}.jpg" for i in range(1997))])
+    assert np.bincount(found).tolist() == [1750, 125, 125], f"got {np.bincount(found)}"
+
+
 KEPT_SPLITS = {  # the scores in the results were taken with these
     "CelebA": ([f"{i:06d}.jpg" for i in range(1, 202_600, 13)], "162a706cc0c60103"),
     "drawn": (

@@ -65,12 +65,12 @@ def too_few_in_folders():
 
 
 BAD_LARGE = {
-    too_few: "it holds 20 different images of 128 pixels or more, and needs 32. Add some, or set",
-    too_small: "it holds 20 different images of 128 pixels or more",
-    all_unreadable: "40 of 40 images cannot be read; the first, text0.png: it is no picture",
-    some_unreadable: "6 of 46 images cannot be read; the first, text0.png",
-    copies: "it holds 1 different images of 128 pixels",
-    too_few_in_folders: "it holds 11 different images of 128 pixels",
+    too_few: 'of 128 pixels or more, 20 and not 32. Add or replace some, or set large_dir = "dr',
+    too_small: "it has too few different images of 128 pixels or more, 20 and not 32",
+    all_unreadable: "it has unreadable images, 40 of 40; the first, text0.png: it is no picture",
+    some_unreadable: "it has unreadable images, 6 of 46; the first, text0.png",
+    copies: "it has too few different images of 128 pixels or more, 1 and not 32",
+    too_few_in_folders: "it has too few different images of 128 pixels or more, 11 and not 32",
 }
 
 
@@ -134,25 +134,28 @@ def by_a_link():
 def one_face():
     save("a", range(1))
     save("b", range(10, 40))
-    return ["a", "b"], "it holds 1 different images, and needs 8. Add some to a"
+    return [
+        "a",
+        "b",
+    ], "'a' has too few different images, 1 and not 8. Add or replace some, or set"
 
 
 def one_face_many_times():
     save("a", range(10, 40))
     save("b", range(30), same=True)
-    return ["a", "b"], "it holds 1 different images, and needs 8. Add some to b"
+    return ["a", "b"], "'b' has too few different images, 1 and not 8"
 
 
 def seven_readable():
     save("a", range(7))
     save("b", range(10, 40))
-    return ["a", "b"], "it holds 7 different images, and needs 8"
+    return ["a", "b"], "'a' has too few different images, 7 and not 8"
 
 
 def unreadable():
     save("a", range(20))
     save_text("b", range(20))
-    return ["a", "b"], "20 of 20 images cannot be read"
+    return ["a", "b"], "'b' has unreadable images, 20 of 20"
 
 
 BAD_DOMAINS = [in_both, in_both_by_other_names, one_in_the_other, the_other_in_one, by_a_link]

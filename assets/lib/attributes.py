@@ -125,7 +125,10 @@ def listed_labels(folder, names, needed=None):
             continue
         empty = np.zeros(len(attributes), bool)
         table = np.array([empty if row is None else row for row in found])
-        say_once(f"Labels from {path.parent.name}/{path.name}: {some(attributes)}.")
+        sentence = f"Labels from {path.parent.name}/{path.name}: {some(attributes)}."
+        if not path.is_relative_to(to_path(folder).resolve()):
+            sentence += " If they are about other images, move that list elsewhere."
+        say_once(sentence)
         return dict(zip(attributes, torch.from_numpy(table).T))
     return {}
 

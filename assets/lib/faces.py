@@ -43,7 +43,8 @@ class DecodedFaces(torch.utils.data.Dataset):
         self.sides = torch.full((len(images),), images.shape[-1]) if sides is None else sides
         rows = np.arange(len(images)) if readable is None else np.flatnonzero(readable)
         parts = np.full(len(images), -1)
-        parts[rows] = parts_of([names[row] for row in rows]) if names else 0
+        found = [names[row] for row in rows] if names else []
+        parts[rows] = parts_of(found, labels[rows].tolist()) if names else 0
         self.parts = torch.from_numpy(parts)
         self.held_out = int((self.parts > 0).sum())
         self.rows = (self.parts == 0).nonzero().flatten()
@@ -172,22 +173,28 @@ def most_held_out(n, most=5000):
     return min(most, n // 8) if n >= 1000 else 0
 
 
-def parts_of(names):
+def parts_of(names, classes=None):
     """Whether each image is for training, validation or test: 0, 1 or 2, an array (n,).
 
-    By its file name, or its path below the folder where several files have the name. Held out are,
-    of CelebA, some of its own validation and test images (numbers above 162,770); of drawn faces,
-    those of another seed; of others, those whose hashes are first.
+    By its file name; where several files have the name, by its class (n,) and path below the
+    folder. Held out are, of CelebA, some of its own validation and test images (numbers above
+    162,770); of drawn faces, those of another seed; of others, those whose hashes are first.
     """
     files = [posixpath.basename(name) for name in names]
     counts = Counter(files)
-    keys = [file if counts[file] == 1 else name for file, name in zip(files, names)]
+    keys = [
+        file if counts[file] == 1 else f"{kind} {name}"
+        for file, kind, name in zip(files, classes or files, names)
+    ]
     hashes = [hashlib.sha256(os.fsencode(key)).digest() for key in keys]
     drawn = [i for i, file in enumerate(files) if file.startswith(OTHER_SEED)]
     numbered = [i for i, file in enumerate(files) if re.fullmatch(r"\d{6}\.\w+", file)]
     celeba = [i for i in numbered if int(files[i][:6]) > 162_770]
-    n = len(drawn) or most_held_out(len(names))
-    pool = drawn or (celeba if len(celeba) >= n / 2 else range(len(names)))
+    n, pool = most_held_out(len(names)), range(len(names))
+    if len(drawn) >= n / 2 > 0:
+        n, pool = len(drawn), drawn
+    elif len(celeba) >= n / 2:
+        pool = celeba
     held = sorted(pool, key=hashes.__getitem__)[:n]
     parts = np.zeros(len(names), int)
     parts[held[::2]], parts[held[1::2]] = 1, 2

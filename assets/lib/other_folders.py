@@ -46,7 +46,7 @@ def trouble_with_large(large_dir, least):
     if folder.is_file():
         folder = find_data(large_dir)  # unpacks it
     trouble = trouble_with(folder, least, LARGEST_SIZE)
-    return trouble and f'{trouble}. Add some, or set large_dir = "drawn"'
+    return trouble and f'it has {trouble}. Add or replace some, or set large_dir = "drawn"'
 
 
 def trouble_with_domains(without, worn):
@@ -56,7 +56,7 @@ def trouble_with_domains(without, worn):
         return "one folder is in the other. Keep them beside each other"
     for folder in (without, worn):
         if trouble := trouble_with(folder, LEAST_IN_DOMAIN):
-            return f"{trouble}. Add some to {folder}, or set domain_dirs = None"
+            return f"{str(folder)!r} has {trouble}. Add or replace some, or set domain_dirs = None"
     if shared := shared_images(without, worn):
         number = f"{len(shared):,} images are in both folders, such as {printable(shared[0])}"
         return f"{number}. Keep each in one"
@@ -64,7 +64,7 @@ def trouble_with_domains(without, worn):
 
 
 def trouble_with(folder, least, size=0):
-    """Why a folder has fewer than `least` different images of at least `size` pixels, or None.
+    """What a folder has in place of `least` different images of `size` pixels or more, or None.
 
     In a large folder, the images between those that are looked at are taken to be like them.
     """
@@ -74,13 +74,13 @@ def trouble_with(folder, least, size=0):
         looks = list(pool.map(lambda row: look_at(paths[row], size), rows))
     reasons = [reason for look, reason in looks if look is None]
     if len(reasons) > MOST_UNREADABLE * len(looks):
-        return f"{len(reasons)} of {len(looks)} images cannot be read; the first, {reasons[0]}"
+        return f"unreadable images, {len(reasons)} of {len(looks)}; the first, {reasons[0]}"
     contents = {content for side, content in (look for look, _ in looks if look) if side >= size}
     n = len(paths) * len(contents) // len(looks)
     if n >= least:
         return None
     large = f" of {size} pixels or more" if size else ""
-    return f"it holds {n:,} different images{large}, and needs {least}"
+    return f"too few different images{large}, {n:,} and not {least}"
 
 
 def look_at(path, size):
