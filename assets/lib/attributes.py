@@ -153,7 +153,7 @@ def match(folder, names, files):
                 ends[end] = None if end in ends else file  # None: two files have it
         for row, name in enumerate(names):
             if found[row] is None:
-                parts = spelling(f"{above}/{name}").split("/")[-depth:]
+                parts = spelling(f"{above}/{name}").rsplit("/", depth)[-depth:]
                 every = ("/".join(parts[k:]) for k in range(len(parts)))
                 found[row] = next((ends[end] for end in every if end in ends), None)
     counts = Counter(found)
