@@ -1,9 +1,7 @@
 """What a run leaves in its folder: checkpoints, tables, sample grids, training.gif, a generator."""
 
-import torch
-
 from assets.lib.checkpoints import load_checkpoint
-from assets.lib.export import export_generator
+from assets.lib.export import export_generator, load_generator
 from assets.lib.files import write_file
 from assets.lib.samples import SampleGrids
 
@@ -83,7 +81,7 @@ class RunFiles:
 def opens(path):
     """Whether this version of PyTorch can load an exported generator."""
     try:
-        torch.export.load(path)
+        load_generator(path)
         return True
-    except Exception:  # of any kind, from another version or a damaged file
+    except ValueError:
         return False
