@@ -95,7 +95,7 @@ class MarkerLock:
     process's own clock counts, because clocks of machines and drives differ.
     """
 
-    BEAT, STALE, POLL = 2.0, 25.0, 0.2
+    BEAT, STALE, POLL = 2.0, 20.0, 0.2
 
     def __init__(self, path):
         self.path, self.token = Path(path), uuid.uuid4().hex
