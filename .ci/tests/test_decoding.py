@@ -124,7 +124,7 @@ def test_a_folder_that_was_exchanged_is_noticed_without_times_of_changes(
     assert decoding.cache_key(notebook.FaceFolder("photos")) != before, "expected another key"
 
 
-def damaged(copy, what):
+def damage(copy, what):
     name, _, how = what.partition(": ")
     path = copy / name
     if how == "cut":
@@ -135,6 +135,9 @@ def damaged(copy, what):
         path.write_bytes(b"")
     elif how == "zeros":
         path.write_bytes(bytes(path.stat().st_size))
+    elif how == "another header":
+        content = path.read_bytes()
+        path.write_bytes(content[:10] + b"{'shape': (((" + content[23:])
     elif how == "of fewer pictures":
         np.save(path, np.load(path)[:-1])
     elif how == "a folder":
@@ -152,7 +155,12 @@ def damaged(copy, what):
 
 DAMAGES = [f"{name}: {how}" for name in ("images.npy", "sides.npy") for how in ("cut", "empty")]
 DAMAGES += [f"{name}: missing" for name in ("images.npy", "sides.npy", "source.txt")]
-DAMAGES += ["images.npy: zeros", "images.npy: a folder", "images.npy: of fewer pictures"]
+DAMAGES += [
+    "images.npy: zeros",
+    "images.npy: another header",
+    "images.npy: a folder",
+    "images.npy: of fewer pictures",
+]
 DAMAGES += ["images.npy: cut by a byte", "source.txt: empty", "source.txt: a folder"]
 
 
@@ -161,7 +169,7 @@ def test_a_damaged_cache_means_decoding_anew(empty_place, notebook, what):
     save_shades("photos", 12)
     before = notebook.get_dataloader(3, 16, "photos").dataset.images.clone()
     (copy,) = Path("cache").glob("decoded_*")
-    damaged(copy, what)
+    damage(copy, what)
     for _ in range(2):
         after = notebook.get_dataloader(3, 16, "photos").dataset
         assert torch.equal(after.images, before) and len(after) == 12, "expected the same pixels"
