@@ -44,11 +44,11 @@ class RunFiles:
         if not is_there:
             self.checkpoints.write("best.pt", content)
 
-    def complete(self, content, generator, make_best, outdated):
+    def complete(self, content, make_newest, make_best, outdated):
         """Make the files that are missing and, with `outdated`, those that training has outdated.
 
-        `content`: the checkpoint's step and rows; `generator`: of a grid; `make_best()`: returns
-        the generator to export, None if there is none.
+        `content`: the checkpoint's step and rows. `make_newest()` returns the generator of a grid,
+        `make_best()` the one to export; it is None if there is none.
         """
         for table in COLUMNS:
             if not (self.folder / table).exists():
@@ -56,7 +56,7 @@ class RunFiles:
         if self.grids is None:
             return
         if not self.grids.files():
-            self.grids.keep(content["step"], generator)
+            self.grids.keep(content["step"], make_newest())
         makers = {"training.gif": self.grids.animate}
         if make_best:
             makers["generator.pt2"] = lambda path: export_generator(make_best(), path)
