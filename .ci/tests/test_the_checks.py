@@ -40,6 +40,20 @@ MORE_D_STEPS = f"""for _ in range(2):
     g_loss ="""
 OWN_GRADIENTS = """for p, g in zip(G.parameters(), torch.autograd.grad(g_loss, G.parameters())):
         p.grad = g"""
+NEW_FAKES = G_STEP.replace("D(fake)", "D(G(z))")
+AT_ONCE = """    g_loss = real_loss(D(fake))
+    d_optimizer.zero_grad()
+    g_optimizer.zero_grad()
+    d_loss.backward()
+    g_loss.backward(inputs=list(G.parameters()))
+    d_optimizer.step()
+    g_optimizer.step()
+"""
+LATE_STEP = """    g_optimizer.zero_grad()
+    g_loss.backward()
+    g_optimizer.step()
+"""
+CLIP = "nn.utils.clip_grad_norm_(D.parameters(), 1e-3)"
 TOGETHER = """both = D(torch.cat([real, fake.detach()]))
     d_loss = real_loss(both[: len(real)], smooth=True) + fake_loss(both[len(real) :])"""
 RANDN = "torch.randn(len(real), G.z_size, device=real.device)"
@@ -104,12 +118,15 @@ RIGHT = {
         ("real and fake in one batch", {f"d_loss = {D_LOSS}": TOGETHER}, None),
         ("fakes without a graph", {FAKE: "fake_loss(D(fake.clone().detach()))"}, None),
         ("a printed loss", {"    return": "    print(f'{d_loss:.2f}', end='')\n    return"}, None),
-        ("three steps of D", {"g_loss =": MORE_D_STEPS}, "3 steps of D for each step of G"),
+        ("three steps of D", {"g_loss =": MORE_D_STEPS}, "9 steps of D for 3 of G"),
+        ("two steps of G", {"    return": f"{NEW_FAKES}    return"}, "3 steps of D for 6 of G"),
+        ("at the same time", {D_STEP: "", G_STEP: AT_ONCE}, None),
+        ("clipped", {"d_optimizer.step()": f"{CLIP}; d_optimizer.step()"}, None),
         (
             "a step of D for each half",
             {"    d_loss =": f"    r_loss = d_loss = {REAL}\n{D_STEP}    d_loss =", D_LOSS: FAKE}
             | {"return d_loss": "d_loss = r_loss + d_loss\n    return d_loss"},
-            "2 steps of D for each step of G",
+            "6 steps of D for 3 of G",
         ),
     ],
     checks.test_train: [
@@ -282,6 +299,27 @@ WRONG = {
             "d_loss: expected real_loss",
         ),
         ("the mean logit for G", {G_LOSS: "-D(fake).mean()"}, r"g_loss: expected real_loss\(D\("),
+        (
+            "G's loss in D's step",
+            {D_STEP: "", G_STEP: AT_ONCE.replace("inputs=list(G.parameters())", "")},
+            "D's gradient in d_optimizer.step.*: expected that of d_loss, got more",
+        ),
+        (
+            "g_loss too early",
+            {"    d_loss =": "    g_loss = real_loss(D(fake))\n    d_loss =", G_STEP: LATE_STEP},
+            "inplace operation.* Compute g_loss after",
+        ),
+        (
+            "optimizers swapped",
+            {"d_optimizer.step()": "x", "g_optimizer.step()": "d_optimizer.step()"}
+            | {"    x\n": "    g_optimizer.step()\n"},
+            "G's gradients: expected some in its first step, got none",
+        ),
+        (
+            "D in eval mode",
+            {"    g_loss =": "    D.eval()\n    g_loss ="},
+            "training mode as before",
+        ),
         ("live losses", {RESULT: "d_loss, g_loss"}, "expected a detached number"),
         ("numbers", {RESULT: "d_loss.item(), g_loss.item()"}, "d_loss: expected a tensor, got a n"),
         ("reversed losses", {RESULT: "g_loss.detach(), d_loss.detach()"}, "d_loss above g_loss"),

@@ -101,6 +101,7 @@ HINTS = {
     "target size|same as input": "The labels need the shape of the logits: torch.ones_like(D_out).",
     "list is not a Module": "self.upsample returns a list: unpack it with a star.",
     "view size is not compatible": "Use reshape: images may be stored with the channels last.",
+    "modified by an inplace": "Compute g_loss after d_optimizer.step(), with D as it is then.",
     "deepcopy protocol": (
         "Keep no activations in self, and take spectral_norm from nn.utils.parametrizations."
     ),

@@ -4,6 +4,7 @@ import itertools
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from assets.checks.asserts import (
     as_text,
@@ -30,15 +31,30 @@ def assert_latents(seen, n_images):
     )
 
 
+class Seen:
+    """Images that D has seen, as their brightness, and its logits for them: each (N, 1)."""
+
+    def __init__(self, images, logits):
+        self.brightness, self.logits = images.flatten(1).mean(1, keepdim=True), logits
+
+    def loss(self, label):
+        return cross_entropy(self.logits, label)
+
+    def gradient(self, label):
+        """The gradient of the loss for D's weight and bias."""
+        error = self.logits.sigmoid() - label
+        return torch.stack([(error * self.brightness).mean(), error.mean()])
+
+
 def split_seen(seen, real):
-    """D's logits for the real images, and for fakes with and without the graph of G."""
+    """What D has seen of the real images, and of fakes with and without the graph of G."""
     on_real, attached, detached = [], [], []
     for images, logits, has_graph in seen:
         for x, y in zip(images.split(len(real)), logits.split(len(real))):
             if x.equal(real):
-                on_real.append(y)
+                on_real.append(Seen(x, y))
             elif x.std((2, 3)).max() < 1e-6:
-                (attached if has_graph else detached).append(y)
+                (attached if has_graph else detached).append(Seen(x, y))
             else:
                 low, high = x.min(), x.max()
                 raise AssertionError(
@@ -48,30 +64,40 @@ def split_seen(seen, real):
     return on_real, attached, detached
 
 
-def assert_losses(watch, losses):
-    """d_loss and g_loss are those of the lesson, at the logits that D gave in the last step."""
+def assert_losses(watch, losses, steps):
+    """d_loss and g_loss of the last step are the lesson's, and D's gradients those of d_loss."""
     on_real, attached, detached = split_seen(watch.networks["D"].seen, watch.real)
     assert on_real, "D: expected to see the real images, got fakes only. d_loss has two halves."
     assert detached, "D's own step: expected fake.detach(), got fakes with the graph of G."
     pairs = [*itertools.product(on_real, detached)]
-    d_losses = {"": [cross_entropy(r, 0.9) + cross_entropy(f, 0) for r, f in pairs]}
-    d_losses["Is it smooth=True for the real faces?"] = [
-        cross_entropy(r, 1) + cross_entropy(f, 0) for r, f in pairs
-    ]
-    d_losses["It is the sum of both halves, not their mean."] = [x / 2 for x in d_losses[""]]
-    d_losses["Only real labels are smoothed."] = [
-        cross_entropy(r, 0.9) + cross_entropy(f, 0.1) for r, f in pairs
-    ]
+    both = [real.loss(0.9) + fake.loss(0) for real, fake in pairs]
+    d_losses = {
+        "": both,
+        "Is it smooth=True for the real faces?": [r.loss(1) + f.loss(0) for r, f in pairs],
+        "It is the sum of both halves, not their mean.": [loss / 2 for loss in both],
+        "Only real labels are smoothed.": [r.loss(0.9) + f.loss(0.1) for r, f in pairs],
+    }
     d_text = "real_loss(D(real), smooth=True) + fake_loss(D(fake.detach()))"
     assert_loss("d_loss", losses[0], d_text, d_losses)
     g_losses = {
-        "": [cross_entropy(f, 1) for f in attached],
-        "G's loss is not smoothed.": [cross_entropy(f, 0.9) for f in attached],
+        "": [fake.loss(1) for fake in attached],
+        "G's loss is not smoothed.": [fake.loss(0.9) for fake in attached],
         "-fake_loss is flat where D is sure: minimize real_loss(D(fake)).": [
-            -cross_entropy(f, 0) for f in attached
+            -fake.loss(0) for fake in attached
         ],
     }
     assert_loss("g_loss", losses[1], "real_loss(D(fake))", g_losses)
+    halves = [real.gradient(0.9) for real in on_real] + [fake.gradient(0) for fake in detached]
+    sums = [real.gradient(0.9) + fake.gradient(0) for real, fake in pairs]
+    for gradient in [gradient for key, gradient, _ in steps if key == "D"]:
+        assert any(are_parallel(gradient, expected) for expected in halves + sums), (
+            "D's gradient in d_optimizer.step(): expected that of d_loss, got more. g_loss reaches "
+            "D as well: call g_loss.backward() after d_optimizer.step(), and zero_grad() first."
+        )
+
+
+def are_parallel(a, b):
+    return F.cosine_similarity(a, b, dim=0) > 0.9999
 
 
 def assert_loss(name, got, text, values):
@@ -117,6 +143,7 @@ def test_train_step(train_step):
         watch = Watch(bias, z_size)
         for n in (32, 32, 20):
             watch.networks["D"].seen.clear()
+            n_before = len(watch.log)
             losses = watch.step(train_step, n=n)
             assert_numbers("train_step's result", losses)
             got = len(watch.networks["G"].seen[-1])
@@ -128,17 +155,16 @@ def test_train_step(train_step):
             f"D fooled: expected d_loss above g_loss, got {losses[0]:.3f} and {losses[1]:.3f}. "
             "Is it d_loss first?"
         )
-        assert_losses(watch, losses)
+        assert_losses(watch, losses, watch.log[n_before:])
     for name, loss in zip(("d_loss", "g_loss"), losses):
         hint = "Return it detached: .item() waits for the device in each step."
         assert isinstance(loss, torch.Tensor), f"{name}: expected a tensor, got a number. {hint}"
         assert_shape(name, loss)
     assert_step_on_device(train_step)
     assert_step_on_points(train_step)
-    keys = [key for key, *_ in watch.log]
-    if (n_more := keys.count("D") - keys.count("G")) > 0:
-        n_each = 1 + n_more // keys.count("G")
-        return [f"{n_each} steps of D for each step of G. The text has one of each."]
+    n_d, n_g = ([name for name, *_ in watch.log].count(key) for key in "DG")
+    if n_d != n_g:
+        return [f"{n_d} steps of D for {n_g} of G. The text has one of each in turn."]
 
 
 @check

@@ -106,8 +106,10 @@ class Watch:
                 f"{name}_optimizer.step() run, after {name}_loss.backward()? Is anything detached?"
             )
             assert weights.isfinite().all(), f"{key}: expected finite weights, got NaN or inf."
-            is_free = all(weight.requires_grad for weight in self.networks[key].parameters())
+            network = self.networks[key]
+            is_free = all(weight.requires_grad for weight in network.parameters())
             assert is_free, f"{key}: expected requires_grad True as before, got False."
+            assert network.training, f"{key}: expected training mode as before, got eval mode."
         (real, fake), (_, raised) = (
             sum(gain for which, _, gain in self.log if which == key).tolist() for key in "DG"
         )
@@ -135,6 +137,7 @@ class Watch:
         for key, steps in itertools.groupby(self.log, lambda row: row[0]):
             runs[key].append(torch.stack([gradient for _, gradient, _ in steps]).mean(0))
         for key, (first, *later) in runs.items():
+            assert first.any(), f"{key}'s gradients: expected some in its first step, got none."
             change = max([((g - first).norm() / first.norm()).item() for g in later], default=0)
             assert change < 0.5, (
                 f"{key}'s gradients, while nothing much changes: expected about the same each "
