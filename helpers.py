@@ -22,9 +22,10 @@ from assets.lib.sources import read_settings
 # The data: where it is, its pictures, its labels, decoded faces
 from assets.lib.sources import find_data
 from assets.lib.files import DataError, DiskError
-from assets.lib.pictures import is_image, load_face, load_image, readable
+from assets.lib.pictures import is_image, load_face, load_image, read_squares
 from assets.lib.labels import captions, class_folders, labelled_images
 from assets.lib.decoding import decode_once
+from assets.lib.other_folders import check_folders
 from assets.lib.faces import PARTS, DecodedFaces, check_faces, keep_on
 from assets.lib.faces import split_domains, usable_labels
 
@@ -32,7 +33,7 @@ from assets.lib.faces import split_domains, usable_labels
 from assets.lib.figures import progress, show_animation, show_figure, show_images
 
 # Devices, and several processes that train together
-from assets.lib.devices import autocast, describe_device, explain_too_little_memory
+from assets.lib.devices import aside, autocast, describe_device, explain_too_little_memory
 from assets.lib.devices import has_fast_bfloat16, has_gpu
 from assets.lib.ranks import as_batch, average_gradients, default_batch_size, find_device
 from assets.lib.ranks import share_of, single_process, world

@@ -133,3 +133,20 @@ def restore_random_state(state):
         torch.mps.set_rng_state(state["mps"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
+
+
+@contextlib.contextmanager
+def aside(seed):
+    """Within it, random numbers of their own, from this seed, and one thread.
+
+    For networks of a few numbers, on which several threads wait longer than they compute. Random
+    numbers after it are what they would be without it.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, too
+            yield
+    finally:
+        torch.set_num_threads(n_threads)
