@@ -296,7 +296,7 @@ WRONG = {
         (
             "no norm",
             {"nn.BatchNorm2d(m)": "nn.Identity()", "nn.BatchNorm2d(n)": "nn.Identity()"},
-            r"got \[\]. Without it",
+            r"for \[16, 8\] channels, got \[\]",
         ),
         ("a norm missing", {"nn.BatchNorm2d(n), ": ""}, "after the linear layer and after each"),
         (
@@ -312,6 +312,7 @@ WRONG = {
         ("a view", {", nn.Unflatten(1, (n, 4, 4))": ""}, r"layers\[1\]: expected nn.Unflatten"),
         ("channels that stay", {HALF: "conv_dim", WIDEST: "conv_dim"}, "channels halve"),
         ("no activation", {"nn.ReLU()": "nn.Identity()"}, "got a linear network"),
+        ("no forward", {"def forward": "def back"}, "expected a method forward, got none"),
         ("a sigmoid", {".tanh()": ".sigmoid()"}, "from -1 to 1, got 0.00 to 1.00"),
         ("no tanh", {".tanh()": ""}, "from -1 to 1, got -[1-9]"),
         (

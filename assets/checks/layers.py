@@ -57,6 +57,8 @@ def assert_part(what, part, kind, wanted):
 def assert_class(name, definition):
     is_network = inspect.isclass(definition) and issubclass(definition, nn.Module)
     assert is_network, f"{name}: expected a class that derives from nn.Module. {LATER}"
+    has_forward = definition.forward is not nn.Module.forward
+    assert has_forward, f"{name}: expected a method forward, got none."
 
 
 def assert_fits_any_size(build, inputs, shape):

@@ -187,8 +187,7 @@ def assert_doublings(Generator, size):
     norms = [layer.num_features for layer in layers.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert {*widths} <= {*norms}, (
         f"{what}.layers: expected nn.BatchNorm2d after the linear layer and after each doubling "
-        f"but the last, for {widths} channels, got {norms}. Without it G is slow to learn, and "
-        "an average of its weights cannot be calibrated."
+        f"but the last, for {widths} channels, got {norms}. {LATER}"
     )
 
 
