@@ -6,9 +6,13 @@ import re
 from pathlib import Path
 from unittest import mock
 
+import folders
+import hypothesis
 import numpy as np
 import pytest
-from data_inputs import encoded, photo_bytes, save_faces, save_shades
+import torch
+from data_inputs import SEARCH, encoded, faces_named, photo_bytes, save_faces, save_shades
+from hypothesis import given
 from PIL import Image
 
 import helpers
@@ -295,3 +299,41 @@ def test_what_a_notebook_makes_where_it_runs_is_no_photograph(empty_place):
     jpegs("drawn_faces/20_at_64_v3", 2)
     assert len(find_images(".")) == len(find_images(empty_place)) == 3, "expected the photographs"
     assert len(find_images("drawn_faces/20_at_64_v3")) == 2, "expected them when asked for"
+
+
+@hypothesis.settings(SEARCH, max_examples=15)
+@given(folders.made_folders())
+def test_generated_folders_end_in_pictures_or_in_a_sentence(made):
+    folders.check(made)
+
+
+@pytest.mark.parametrize("lost", ["x/1.jpg", "@alice/1.jpg", "1.heic"])
+def test_a_picture_that_is_lost_without_a_word_is_noticed(lost):
+    made, content = folders.Made("data"), folders.picture("JPEG", "RGB", True)
+    made.files = {f"{i}.jpg": content for i in range(3)} | {"x/@eaDir/4.jpg": content}
+    made.sound = dict.fromkeys(made.files, True)
+    assert folders.check(made) is None, "expected pictures"
+    faces = faces_named(*"012")
+    folders.check_words(made, faces, "Data: 3 images")
+    made.files[lost] = content
+    with pytest.raises(AssertionError, match="3 faces of 4 files, and no word"):
+        folders.check_words(made, faces, "Data: 3 images")
+    folders.check_words(made, faces, "Data: 3 images; passed over: 1 .jpg")
+
+
+def test_labels_of_other_pictures_are_noticed():
+    made = folders.Made("data")
+    faces = faces_named("0.png", "1.png")
+    faces.images = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 255)])
+    folders.check_labels(made, faces, {"Bright": torch.tensor([False, True])})
+    with pytest.raises(AssertionError, match="2 of 2 labels are of other pictures"):
+        folders.check_labels(made, faces, {"Bright": torch.tensor([True, False])})
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("x."), OSError(2, "x")])
+def test_a_bare_error_is_noticed(error):
+    with pytest.raises(AssertionError, match="expected a sentence of ours"):
+        try:
+            raise error
+        except Exception as caught:
+            folders.assert_ours(caught)

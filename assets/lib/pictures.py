@@ -267,8 +267,3 @@ def read_square(path, size):
         return transforms.to_tensor(square), own_size
 
     return try_to_read(path, read)
-
-
-def readable(dataset, indices):
-    """Those of `indices` whose images an ImageFolder can read; DataError if there are none."""
-    return read_squares(dataset, indices, 16)[0]
