@@ -69,6 +69,23 @@ def graded(notebook):
     }
 
 
+def test_reading_a_notebook_runs_its_definitions_only(tmp_path):
+    cells = [
+        "%matplotlib inline\nimport math\nwidth = 3\nprint('run')\nring = [math.pi] * width",
+        "%%bash\nexit 1",
+        "def area(width=width):\n    !ls\n    return width**2",
+        "def around(centers=ring):\n    return centers",
+    ]
+    cells = [{"cell_type": "code", "metadata": {}, "source": source} for source in cells]
+    path = tmp_path / "small.ipynb"
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    module = types.ModuleType("small")
+    read_lesson(path, module)
+    found = {name for name in vars(module) if not name.startswith("__")}
+    assert found == {"math", "width", "area"}, f"expected no value that is computed, got {found}"
+    assert module.area() == 9
+
+
 def test_the_lesson_itself_has_nothing_written(tmp_path):
     results = graded(student_notebook(tmp_path / "student.ipynb"))
     assert results == {name: f"{name} is not written yet." for name in NAMES}

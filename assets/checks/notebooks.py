@@ -1,6 +1,7 @@
 """The definitions of a notebook without running it: the lesson's, or those of a student's copy."""
 
 import ast
+import contextlib
 import dataclasses
 import json
 import linecache
@@ -14,11 +15,13 @@ from assets.lib.settings import Settings
 def read_lesson(path, module):
     """Run a notebook's imports, functions, classes and constants in a module, and nothing else.
 
-    The constants of the cell tagged "parameters" are there as `module.settings`, too.
+    The constants of the cell tagged "parameters" are there as `module.settings`, too. A definition
+    that needs a value which only a run computes, such as a default, is left out.
     """
     for cell in cells_of(path):
         for node in definitions(parsed(cell)):
-            run(node, cell.file, module)
+            with contextlib.suppress(NameError):
+                run(node, cell.file, module)
         if "parameters" in cell.tags:
             names = [item.name for item in dataclasses.fields(Settings)]
             module.settings = Settings(**{name: getattr(module, name) for name in names})
