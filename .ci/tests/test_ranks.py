@@ -1,7 +1,6 @@
-"""Several processes as one: gradients, runs, decoding, and what happens when one of them ends."""
+"""Several processes as one: gradients, shares of a batch, runs, and what ends them."""
 
 import contextlib
-import csv
 import os
 import re
 import signal
@@ -12,27 +11,29 @@ import types
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import pytest
 import small_runs
 import torch
+import torch.distributed as dist
 from conftest import ROOT
-from PIL import Image
-from small_runs import start_small
+from small_runs import start
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import helpers
+from assets.lib import ranks
+from assets.lib.checkpoints import load_checkpoint
+from assets.lib.ranks import averaged_gradients
 from problem_unittests import read_notebook
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
 
 
-def torchrun(place, function, *args, ranks=2, restarts=0, timeout=240):
-    """Run a function of this module in so many processes -> what they print, their errors."""
+def torchrun(place, function, *args, restarts=0, timeout=240):
+    """Run a function of this module in two processes -> what they print, their errors."""
     code = f"import test_ranks\ntest_ranks.{function.__name__}(*{args!r})"
-    options = ["--standalone", "--nproc-per-node", str(ranks), f"--max-restarts={restarts}"]
+    options = ["--standalone", "--nproc-per-node", "2", f"--max-restarts={restarts}"]
     process = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *options, "--no-python"]
         + [sys.executable, "-c", code],
@@ -52,7 +53,7 @@ def torchrun(place, function, *args, ranks=2, restarts=0, timeout=240):
 
 def all_by_two():
     """One after the other, because starting two processes takes long."""
-    for function in (step_by_two, decode_by_two, refused_by_two, stopped_by_two):
+    for function in (step_by_two, shared_by_two, stopped_by_two, counted_by_two):
         function()
         print("passed", function.__name__)
 
@@ -61,12 +62,6 @@ def all_by_two():
 def by_two(tmp_path_factory):
     """A function that tells whether two ranks came through a function of this module."""
     place = tmp_path_factory.mktemp("ranks")
-    (place / "photos").mkdir()
-    for i in range(22):
-        noise = np.random.default_rng(i).integers(0, 256, (6, 5, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize((24, 28), Image.BICUBIC)
-        picture.save(place / "photos" / f"{i:03}.png")
-    (place / "photos" / "017.png").write_bytes(b"no picture")
     printed, errors = torchrun(place, all_by_two)
 
     def check(function):
@@ -124,7 +119,7 @@ def steps_of(notebook):
         for network in networks:
             notebook.exchange_norm(network, None).double()
         optimizers = [torch.optim.SGD(network.parameters(), lr=10.0) for network in networks]
-        averaging = helpers.averaged_gradients(networks, optimizers)
+        averaging = averaged_gradients(networks, optimizers)
         with averaging if together else contextlib.nullcontext():
             with mock.patch.object(torch, "randn", lambda *_, **__: latents):
                 step(*networks, real, *optimizers)
@@ -137,8 +132,8 @@ def steps_of(notebook):
         return notebook.step_with(penalties=penalties)(*args, run=helpers.Run())
 
     def ahead(D, *args):
-        run = types.SimpleNamespace(step=16, losses=[(-1e6, 2.0)])  # R1 is long
-        losses = notebook.regularised_step(D, *args, run=run)
+        run = types.SimpleNamespace(step=16, recent_d_loss=-1e6)  # R1 is long
+        losses = notebook.regularized_step(D, *args, run=run)
         for name, weight in D.named_parameters():
             if name.endswith("bias"):
                 weight.grad = torch.ones_like(weight)  # R1 says nothing: D is piecewise linear
@@ -152,7 +147,7 @@ def steps_of(notebook):
         kinds = notebook.ImageToImageGenerator, notebook.PatchDiscriminator
         pairs = [nn.ModuleList([kind(4, 16), kind(4, 16)]).double() for kind in kinds]
         optimizers = [torch.optim.SGD(pair.parameters(), lr=0.1) for pair in pairs]
-        averaging = helpers.averaged_gradients(pairs, optimizers)
+        averaging = averaged_gradients(pairs, optimizers)
         with averaging if together else contextlib.nullcontext():
             notebook.cyclegan_step(*pairs, [Pool(), Pool()], real, real.flip(-1), *optimizers)
         return [weight for pair in pairs for weight in pair.parameters()]
@@ -169,72 +164,94 @@ def test_two_ranks_have_the_gradients_of_one_on_the_whole_batch(by_two):
     by_two(step_by_two)
 
 
+# ---------------------------------------------------------------- shares of a batch
+
+
+def loader_of(n_images, batch_size):
+    faces = TensorDataset(torch.arange(n_images))
+    return DataLoader(faces, batch_size, shuffle=True, drop_last=True)
+
+
+def shared_by_two():
+    """Both ranks have their halves of a batch, and are refused what has no halves."""
+    rank, _ = helpers.world()
+    for n in 1, 10:  # fewer than ranks; more than there are
+        with pytest.raises(ValueError, match=f"batch_size or domain_batch = {n} "):
+            helpers.share_of(loader_of(9, n))
+    sizes = {len(batch) for (batch,) in helpers.share_of(loader_of(9, 5))}
+    assert sizes == {2}, f"rank {rank}: expected batches of 4 in all, got {sizes}"
+    with pytest.raises(ValueError, match="run"):
+        with helpers.Run():
+            pass
+
+
+def test_two_ranks_share_what_can_be_shared(by_two):
+    by_two(shared_by_two)
+
+
 # ---------------------------------------------------------------- runs
 
 
 def train_by_two(folder, n_epochs, dies_at=None):
     """Train a small run, in which rank 1 dies at a step of its first life."""
-    notebook = read_notebook()
-    parts = small_runs.small_parts(notebook)
-    run, train = start_small(notebook, folder, parts=parts, score=lambda generator: 1.0)
+    run, train = start(folder, averaged=True, score=lambda generator: 1.0)
     rank, _ = helpers.world()
     log = run.log
 
     def log_and_die(*args):
         log(*args)
-        if rank == 0 and run.step % 4 == 0:
-            run.recorder.save()
+        if run.step % 4 == 0:
+            run.save()
         is_first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         if rank == 1 and run.step == dies_at and is_first:
             os.kill(os.getpid(), signal.SIGKILL)
 
     run.log = log_and_die
-    losses = train(n_epochs, schedule="linear")
+    losses = train(n_epochs)
     for name, network in run.networks.items():
         for weight in network.parameters():
-            same = torch.equal(weight, helpers.from_rank_0(weight))
+            same = torch.equal(weight, ranks.from_rank_0(weight))
             assert same, f"rank {rank}: expected rank 0's weights of {name}, got others"
-    own = [run.step, run.images, run.seconds, run.scores, run.progress, losses, run.rows]
-    other = helpers.from_rank_0(own)
+    own = [run.step, run.images, run.seconds, run.state.other_seconds, run.scores, run.progress]
+    own += [losses, run.rows, run.recent_d_loss, run.best]
+    other = ranks.from_rank_0(own)
     assert own == other, f"rank {rank}: expected {other}, got {own}"
-    rates = [group["lr"] for one in run.optimizers.values() for group in one.param_groups]
-    assert rates == helpers.from_rank_0(rates), f"rank {rank}: expected one rate, got {rates}"
     assert (run.folder / "generator.pt2").exists(), f"rank {rank}: expected to wait for it"
 
 
-def test_two_ranks_leave_one_run_that_any_number_goes_on_with(tmp_path, notebook, capsys):
+def test_two_ranks_leave_one_run_that_any_number_continues(tmp_path, capsys):
     folder = tmp_path / "run"
-    for ranks, n_epochs in ((2, 2), (1, 3), (2, 4)):
-        if ranks == 2:
+    for n_ranks, n_epochs in ((2, 2), (1, 3), (2, 6)):
+        if n_ranks == 2:
             printed, errors = torchrun(tmp_path, train_by_two, str(folder), n_epochs)
             assert not errors, f"expected both ranks to end well, got {errors}"
         else:
-            start_small(notebook, folder, score=lambda generator: 1.0)[1](n_epochs)
+            start(folder, averaged=True, score=lambda generator: 1.0)[1](n_epochs)
             printed = capsys.readouterr().out
-        goes_on = "Going on with the run" in printed
-        assert goes_on == (n_epochs > 2), f"expected it to say whether it goes on, got {printed}"
-        state = helpers.load_checkpoint(folder / "last.pt")
+        continues = "Continuing the run" in printed
+        assert continues == (n_epochs > 2), f"expected it to say if it continues, got {printed}"
+        state = load_checkpoint(folder / "last.pt")
         counts = state["step"], state["images"]
         assert counts == (10 * n_epochs, 40 * n_epochs), f"expected each face once, got {counts}"
     folders = [path.name for path in tmp_path.glob("run*")]
     assert folders == ["run"], f"expected one folder, got {folders}"
-    rows = list(csv.DictReader(open(folder / "losses.csv", encoding="utf-8")))
-    steps = [int(row["step"]) for row in rows]
-    expected = [4, 8, 12, 16, 20, 24, 28, 30, 32, 36, 40]  # every 4, and at the end of each run
+    rows = small_runs.read_table(folder / "losses.csv")
+    steps = [row["step"] for row in rows]
+    expected = [4, 8, 12, 16, 20, 24, 28, 30, 32, *range(36, 61, 4)]  # and at the end of each run
     assert steps == expected, f"expected {expected}, got {steps}"
     names = {path.name for path in folder.rglob("*.*")}
-    promised = {"generator.pt2", "training.gif", "step_0000000.png", "step_0000040.png"}
+    promised = {"generator.pt2", "training.gif", "step_0000000.png", "step_0000060.png"}
     assert promised <= names, f"expected a whole run, missing {promised - names}"
 
 
-def test_ranks_that_are_left_end_too_and_a_restart_goes_on(tmp_path):
+def test_ranks_that_are_left_end_too_and_a_restart_continues(tmp_path):
     folder = tmp_path / "run"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     place |= ENVIRONMENT | {"WORLD_SIZE": "2"}
     code = f"import test_ranks\ntest_ranks.train_by_two({str(folder)!r}, 10**6, 30)"
-    ranks = [
+    both = [
         subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=tmp_path,
@@ -245,27 +262,26 @@ def test_ranks_that_are_left_end_too_and_a_restart_goes_on(tmp_path):
         )
         for rank in range(2)
     ]
-    printed = ranks[0].communicate(timeout=240)[0]
-    ended = ranks[1].wait(timeout=60)
+    printed = both[0].communicate(timeout=240)[0]
+    ended = both[1].wait(timeout=60)
     assert ended == -signal.SIGKILL, f"expected rank 1 to be killed, got {ended}"
     last = printed.splitlines()[-1]
-    assert ranks[0].returncode == 1, f"expected rank 0 to end, too, got {ranks[0].returncode}"
+    assert both[0].returncode == 1, f"expected rank 0 to end, too, got {both[0].returncode}"
     assert "ConnectionError: Another rank has ended" in last, f"expected a sentence, got {last}"
-    reached = helpers.load_checkpoint(folder / "last.pt")["step"]
+    reached = load_checkpoint(folder / "last.pt")["step"]
     assert 24 <= reached <= 30, f"expected the last checkpoint to stand, got step {reached}"
 
     printed, _ = torchrun(tmp_path, train_by_two, str(folder), 6, 46, restarts=1)
-    lives = printed.count("Going on with the run")
+    lives = printed.count("Continuing the run")
     assert lives == 2, f"expected two lives, got {printed}"
-    step = helpers.load_checkpoint(folder / "last.pt")["step"]
-    assert step == 60, f"expected the restarted ranks to come to the end, got step {step}"
+    step = load_checkpoint(folder / "last.pt")["step"]
+    assert step == 60, f"expected the restarted ranks to reach the end, got step {step}"
 
 
 def stopped_by_two(folder="run"):
     """Rank 0's stop button ends all ranks; a loss of rank 1 that is no number ends all, too."""
     rank, _ = helpers.world()
-    notebook = read_notebook()
-    run, train = start_small(notebook, folder)
+    run, train = start(folder)
     log = run.log
 
     def pressed(*args):
@@ -277,7 +293,7 @@ def stopped_by_two(folder="run"):
     train(10**6)
     assert run.step == 6 and run.stopped, f"rank {rank}: expected step 6, got {run.step}"
 
-    again, train = start_small(notebook, folder)
+    again, train = start(folder)
     log = again.log
 
     def diverges(d_loss, *args):
@@ -288,8 +304,8 @@ def stopped_by_two(folder="run"):
     try:
         train(10**6)
     except FloatingPointError as error:
-        assert "d_loss is no finite number at step 10" in str(error), f"got {error}"
-        helpers.from_rank_0()
+        assert "d_loss is not finite at step 10" in str(error), f"got {error}"
+        ranks.from_rank_0()
     else:
         raise AssertionError(f"rank {rank}: expected an error, got none")
 
@@ -298,43 +314,50 @@ def test_one_rank_that_stops_or_diverges_ends_all(by_two):
     by_two(stopped_by_two)
 
 
-# ---------------------------------------------------------------- data
+def counted_by_two():
+    """A step exchanges gradients and one small tensor, and pickles nothing."""
+    rank, _ = helpers.world()
+    run, train = start()
+    sent = []
+    log = run.log
+    steps = mock.patch.multiple(
+        dist,
+        broadcast=noted(sent, "broadcast", dist.broadcast),
+        broadcast_object_list=noted(sent, "pickled", dist.broadcast_object_list),
+        all_reduce=noted(sent, "all_reduce", dist.all_reduce),
+    )
+
+    def counted(*args):
+        log(*args)
+        if run.step in (1, 9):
+            sent.clear()
+
+    run.log = counted
+    with steps, run:
+        for epoch in run.epochs(1):
+            for images, _ in run.watch(small_runs.noise_loader(80, 8), epoch):
+                parts = [run.parts[name] for name in ("D", "G", "d_optimizer", "g_optimizer")]
+                losses = small_runs.small_step(*parts[:2], images, *parts[2:])
+                if run.step == 8:
+                    found = [*sent]
+                run.log(*losses, len(images), 50)
+    names = [name for name, _ in found]
+    assert "pickled" not in names, f"rank {rank}: expected nothing to be pickled, got {names}"
+    sizes = [size for name, size in found if name == "broadcast"]
+    assert len(sizes) == 7 and max(sizes) <= 8, f"rank {rank}: expected a few numbers, got {sizes}"
+    averaged = names.count("all_reduce")
+    assert averaged == 2 * 8, f"rank {rank}: expected the gradients of D and G, got {averaged}"
 
 
-def decode_by_two(folder="photos"):
-    """Two ranks decode a folder together, and read it as one process does by itself."""
-    notebook, (rank, _) = read_notebook(), helpers.world()
-    faces = notebook.get_dataloader(4, 16, folder).dataset
-    with helpers.single_process():
-        again = notebook.get_dataloader(4, 16, folder).dataset
-        shared, helpers.CACHE = helpers.CACHE, Path(f"own_{rank}")
-        whole = notebook.get_dataloader(4, 16, folder).dataset
-        helpers.CACHE = shared
-    copies = len(list(shared.glob("decoded_*")))
-    assert copies == 1, f"rank {rank}: expected one copy for both, got {copies}"
-    assert again.names == faces.names == whole.names, f"expected the same files, got {faces.names}"
-    assert len(faces) == 21, f"rank {rank}: expected the 21 that can be read, got {len(faces)}"
-    rows = [20, 0, 11, 10, 9, 0]
-    expected = whole.batch(rows)[0]
-    for one in (faces, again):
-        same = torch.equal(one.batch(rows)[0], expected)
-        assert same, f"rank {rank}: expected the pixels that one process decodes, got others"
-        assert torch.equal(one.images, whole.images), f"rank {rank}: expected all of them in order"
+def noted(sent, name, function):
+    """The function, which notes that it was called, and how many numbers it got."""
+
+    def call(value, *args, **options):
+        sent.append((name, value.numel() if torch.is_tensor(value) else None))
+        return function(value, *args, **options)
+
+    return call
 
 
-def test_ranks_decode_a_share_each(by_two):
-    by_two(decode_by_two)
-
-
-def refused_by_two():
-    """What does not go with two ranks."""
-    for n in 5, 10:  # an odd number; more than there are, of which no epoch has a batch
-        with pytest.raises(ValueError, match=f"batch_size or domain_batch = {n} "):
-            helpers.share_of(DataLoader(TensorDataset(torch.rand(9, 1)), n))
-    with pytest.raises(ValueError, match="run"):
-        with helpers.Run():
-            pass
-
-
-def test_ranks_refuse_what_does_not_work(by_two):
-    by_two(refused_by_two)
+def test_a_step_pickles_nothing(by_two):
+    by_two(counted_by_two)
