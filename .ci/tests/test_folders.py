@@ -26,7 +26,8 @@ PICTURE = Image.fromarray(NOISE)
 
 
 def test_what_pillow_reads_is_read_and_the_rest_is_counted(empty_place, notebook, capsys):
-    kinds = {"pgm": "PPM", "jfif": "JPEG", "jpe": "JPEG", "gif": "GIF", "apng": "PNG", "": "JPEG"}
+    kinds = {"pgm": "PPM", "jfif": "JPEG", "jpe": "JPEG", "gif": "GIF", "apng": "PNG", "mpo": "MPO"}
+    kinds |= {"jp2": "JPEG2000", "": "JPEG"}
     if "AVIF" in pictures.IMAGE_FORMATS:
         kinds["avif"] = "AVIF"
     for ending, kind in kinds.items():

@@ -30,7 +30,7 @@ RUN_FILES = {
     *("settings.json", "losses.csv", "scores.csv", "run.lock", "run.lock.exists"),
     *("last.pt", "previous.pt", "best.pt", "damaged.pt", "generator.pt2", "training.gif"),
 }
-SAMPLE_GRID = re.compile(r"step_\d{7}\.png")
+SAMPLE_GRID = re.compile(r"step_\d{7,}\.png")
 MASK_NAME = re.compile(r"mask|anno|label|segment|parsing|matte", re.IGNORECASE)
 PACKED = ".zip", ".7z", ".rar", ".tar", ".gz", ".tgz"
 KNOWN = mimetypes.MimeTypes().guess_type  # of endings, on any system

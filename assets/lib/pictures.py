@@ -16,12 +16,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import functional as transforms
 
 from assets.lib.figures import progress
-from assets.lib.files import GONE, DataError, DiskError, printable, to_path
+from assets.lib.files import GONE, DataError, DiskError, as_text, printable, to_path
 
 Image.init()
-SAFE_FORMATS = "JPEG MPO PNG GIF BMP WEBP TIFF PPM AVIF JPEG2000".split()
+SAFE_FORMATS = "JPEG PNG GIF BMP WEBP TIFF PPM AVIF JPEG2000".split()
 IMAGE_FORMATS = [kind for kind in SAFE_FORMATS if kind in Image.OPEN]  # whatever the name says
 IMAGE_TYPES = [end for end, kind in Image.registered_extensions().items() if kind in IMAGE_FORMATS]
+IMAGE_TYPES.append(".mpo")  # JPEGs, of cameras with two lenses
 MAX_BYTES = 2**30
 MAX_SHAPE = 20  # times as long as wide, at most: made square, a strip would fill the memory
 MANY_PIXELS = 90_000_000  # more take up to 800 MB: one such picture at a time
@@ -58,9 +59,11 @@ def has_picture(path, formats=IMAGE_FORMATS):
 
 
 def shorter_side(path):
-    """Of a picture, in pixels, by its header; 0 if that cannot be read."""
+    """Of a picture, in pixels, by its header if that can be read; 0 for an unreadable one."""
     with contextlib.suppress(Exception), Image.open(path, formats=IMAGE_FORMATS) as image:
         return min(image.size)
+    with contextlib.suppress(OSError, UnreadableImage):
+        return min(read_image(path)[1])
     return 0
 
 
@@ -235,7 +238,7 @@ def try_to_read(path, read):
                 return None, f"{printable(path)}: {error}"
             failed = error
             time.sleep(0.1)
-    message = f"{path} is there but cannot be read: {failed.strerror}"
+    message = f"{as_text(path)} is there but cannot be read: {failed.strerror}"
     raise DiskError(failed.errno, f"{message}. Make it readable, or try again.") from failed
 
 
