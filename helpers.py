@@ -31,6 +31,7 @@ from assets.lib.faces import split_domains, usable_labels
 
 # Figures and progress bars
 from assets.lib.figures import progress, show_animation, show_figure, show_images
+from assets.lib.panel import Sliders, show_panel
 
 # Devices, and several processes that train together
 from assets.lib.devices import aside, autocast, describe_device, explain_too_little_memory
