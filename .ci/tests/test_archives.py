@@ -224,7 +224,7 @@ def test_an_archive_stays_when_the_disk_is_full(empty_place, monkeypatch):
 def test_an_archive_that_cannot_be_read_says_so(empty_place):
     Path("faces.zip").mkdir()  # opening it fails, as it does without permission
     with pytest.raises(DataError, match="faces.zip cannot be read"):
-        archives.fetch(Path("faces.zip"), empty_place / "faces", None, empty_place)
+        archives.unpack_once(Path("faces.zip"))
 
 
 def method(number):

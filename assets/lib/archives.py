@@ -41,25 +41,24 @@ EAST_ASIAN = "\u3000-\u30ff\u4e00-\u9fff\uff01-\uff5e"
 MISREAD = re.compile(f"[A-Za-z][{EAST_ASIAN}]|[{EAST_ASIAN}][A-Za-z]|[^\0-\x7f{EAST_ASIAN}]")
 
 
-def fetch(source, folder, sha256, cache, progress=tqdm):
-    """Unpack a zip, by its path or its address, into an empty folder; downloads go to `cache`."""
-    if str(source).lower().startswith("file:"):
-        address, source = source, Path(urllib.request.url2pathname(urlsplit(source).path))
-        if not source.is_file():
-            raise DataError(f"data_url = {address!r} does not work: there is no file {source}.")
-    if isinstance(source, Path):
-        try:
-            source.open("rb").close()
-        except OSError as error:
-            raise DataError(f"{source} cannot be read: {error.strerror}.") from error
-        check_archive(source, sha256, source)
-        unpack(source, folder, progress)
-        return
-    if not source:
+def fetch(url, folder, sha256, cache, progress=tqdm):
+    """Unpack the zip at `url` (http, https, file) into an empty folder; downloads go to `cache`.
+
+    Unreachable if there is none, DataError if something is wrong with it.
+    """
+    if not url:
         raise Unreachable("there is no folder of photographs")
-    cached = Path(cache, sha256 or hashlib.sha256(source.encode()).hexdigest())
+    if url.lower().startswith("file:"):
+        path = Path(urllib.request.url2pathname(urlsplit(url).path))
+        if not path.is_file():
+            raise DataError(f"data_url = {url!r} does not work: there is no file {path}.")
+        fingerprint(path)  # it can be read
+        check_archive(path, sha256, path)
+        unpack(path, folder, progress)
+        return
+    cached = Path(cache, sha256 or hashlib.sha256(url.encode()).hexdigest())
     with locked(cached):
-        path = download(source, cached, sha256, progress=progress)
+        path = download(url, cached, sha256, progress=progress)
         try:
             unpack(path, folder, progress)
         except DataError:
@@ -94,7 +93,10 @@ def unpack_once(archive, progress=tqdm):
 
 
 def fingerprint(archive):
-    """What tells an archive from others: its size, and its end, which lists the files in it."""
+    """What tells an archive from others: its size, and its end, which lists the files in it.
+
+    DataError if it cannot be read.
+    """
     try:
         with open(archive, "rb") as file:
             size = file.seek(0, os.SEEK_END)

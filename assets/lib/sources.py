@@ -40,12 +40,9 @@ def read_settings(names):
 def check_files(settings):
     """ValueError, by the setting's name, for a file or folder that cannot be used."""
     _, ranks = world()
+    advice = f"{ranks} ranks share it, so it must be {ranks} or more"
     for name in ("batch_size", "domain_batch"):
-        n, advice = (
-            getattr(settings, name),
-            f"{ranks} ranks share it, so it must be {ranks} or more",
-        )
-        check(name, n, lambda n: n is None or n >= ranks, advice)
+        check(name, getattr(settings, name), lambda n: n is None or n >= ranks, advice)
     check("large_dir", settings.large_dir, is_source, "give a folder of images")
     if settings.domain_dirs is not None:
         check("domain_dirs", settings.domain_dirs, are_two_folders, "give two folders of images")
@@ -88,8 +85,8 @@ def _find(data_dir, url, sha256, n_drawn, image_size):
 def report(folder):
     """Say in one line how many images are below a folder, and what is passed over."""
     images, others = survey(folder)
-    lists = [path for path in others if ATTRIBUTE_LIST.fullmatch(os.path.basename(path))]
-    others = {path: kind for path, kind in others.items() if path not in set(lists)}
+    lists = {path for path in others if ATTRIBUTE_LIST.fullmatch(os.path.basename(path))}
+    others = {path: kind for path, kind in others.items() if path not in lists}
     passed = f"; passed over: {count_kinds(others)}" if others else ""
     print(f"Data: {len(images):,} images found in {as_text(folder)}{passed}.")
 
@@ -110,7 +107,7 @@ def drawn_folder(n, image_size, reason):
 
 
 def check_folder_name(data_dir, is_own):
-    """DataError for a folder that is not there and is no default, or whose name is misspelt.
+    """DataError for a folder that is not there and is no default, or whose name is misspelled.
 
     With an address of its own (`is_own`) a new name is fine, if it is unlike those around it.
     """
