@@ -173,13 +173,13 @@ def loader_of(n_images, batch_size):
 
 
 def shared_by_two():
-    """Both ranks have their halves of a batch, and are refused what has no halves."""
+    """Both ranks have their halves of a batch, and are refused one larger than the data."""
     rank, _ = helpers.world()
-    for n in 1, 10:  # fewer than ranks; more than there are
-        with pytest.raises(ValueError, match=f"batch_size or domain_batch = {n} "):
-            helpers.share_of(loader_of(9, n))
-    sizes = {len(batch) for (batch,) in helpers.share_of(loader_of(9, 5))}
-    assert sizes == {2}, f"rank {rank}: expected batches of 4 in all, got {sizes}"
+    with pytest.raises(ValueError, match="batch_size or domain_batch = 10 "):
+        helpers.share_of(loader_of(9, 10))
+    for n, expected in ((5, 2), (1, 1)):
+        sizes = {len(batch) for (batch,) in helpers.share_of(loader_of(9, n))}
+        assert sizes == {expected}, f"rank {rank}: expected {expected} each of {n}, got {sizes}"
     with pytest.raises(ValueError, match="run"):
         with helpers.Run():
             pass

@@ -356,7 +356,7 @@ def noted(folder, step, n_epochs=1, **options):
     return run, printed_by(train, n_epochs, step=step)
 
 
-OTHER = "trained with another train_step. To train with yours, set resume = False"
+OTHER = "trained with another train_step: to train with yours, set resume = False"
 
 
 def test_a_finished_run_says_that_another_step_trained_it(tmp_path):

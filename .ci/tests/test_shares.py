@@ -23,7 +23,7 @@ def loader_of(n_images, batch_size):
 
 @pytest.mark.parametrize(
     "n_ranks, batch_size, shared",
-    [(2, 32, 32), (3, 32, 30), (3, 96, 96), (5, 16, 15), (6, 16, 12), (12, 32, 24), (32, 32, 32)],
+    [(2, 32, 32), (3, 32, 30), (3, 96, 96), (5, 16, 15), (6, 16, 12), (12, 32, 24), (32, 16, 32)],
 )
 def test_any_number_of_ranks_shares_any_batch(monkeypatch, capsys, n_ranks, batch_size, shared):
     files.say_once.cache_clear()
@@ -44,12 +44,10 @@ def test_any_number_of_ranks_shares_any_batch(monkeypatch, capsys, n_ranks, batc
     assert printed == expected, f"expected {expected or 'nothing'}, got {printed}"
 
 
-@pytest.mark.parametrize("n_ranks, batch_size, n_images", [(3, 2, 400), (8, 1, 400), (2, 64, 40)])
+@pytest.mark.parametrize("n_ranks, batch_size, n_images", [(2, 64, 40), (8, 4, 6), (3, 42, 41)])
 def test_what_cannot_be_shared_is_refused_by_name(monkeypatch, n_ranks, batch_size, n_images):
     in_a_world(monkeypatch, n_ranks)
-    sentence = (
-        f"batch_size or domain_batch = {batch_size} .*{n_ranks} ranks share it: give at least"
-    )
+    sentence = f"batch_size or domain_batch = {batch_size} does not work: {n_ranks} ranks share"
     with pytest.raises(ValueError, match=sentence):
         ranks.share_of(loader_of(n_images, batch_size))
 

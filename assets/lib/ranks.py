@@ -160,17 +160,19 @@ def wait_for_ranks():
 def share_of(loader):
     """This rank's share of a DataLoader: the ranks' batches together are the loader's own.
 
-    A batch size that is no multiple of the number of ranks is rounded down to one. A loader of an
-    IterableDataset is taken as the rank's own; all ranks' must be equally long.
+    A batch size that is no multiple of the number of ranks is rounded down to one, but each rank
+    has at least one image. A loader of an IterableDataset is taken as the rank's own; all ranks'
+    must be equally long.
     """
     _, size = world()
     if size == 1 or isinstance(loader.dataset, IterableDataset):
         return loader
     order = list(loader.sampler)  # so that the next batch is the same for any number of ranks
-    advice = f"{size} ranks share it: give at least {size}, and at most the {len(order)} images"
-    check("batch_size or domain_batch", loader.batch_size, number(size, len(order), True), advice)
-    n = loader.batch_size // size
-    if n * size < loader.batch_size:
+    n = max(1, loader.batch_size // size)
+    advice = f"{size} ranks share {len(order)} images: lower it, or start fewer ranks"
+    name = "batch_size or domain_batch"
+    check(name, loader.batch_size, lambda _: n * size <= len(order), advice)
+    if n * size != loader.batch_size:
         say_once(f"{size} ranks share batches of {n * size} images, not {loader.batch_size}.")
     own = [order[i] for i in DistributedSampler(order, shuffle=False, drop_last=True)]
     return DataLoader(loader.dataset, n, sampler=own, drop_last=True, collate_fn=loader.collate_fn)

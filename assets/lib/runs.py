@@ -21,8 +21,8 @@ from assets.lib.recording import RecordedRun
 from assets.lib.run_state import BLOCK, StopRule, due
 
 OTHER_CODE = (
-    "This run was trained with another train_step. To train with yours, set resume = False or "
-    "choose another out_dir."
+    "It was trained with another train_step: to train with yours, set resume = False or choose "
+    "another out_dir."
 )
 BAR = dict(total=100, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", miniters=0, delay=1e-9)
 PRIME = 1_000_003  # keeps the seeds of runs, epochs and ranks apart
@@ -192,10 +192,11 @@ def print_status(run, limits):
     state, minutes = run.state, (run.state.seconds + run.state.other_seconds) / 60
     so_far = f"{state.step:,} steps, {state.images:,} images, {minutes:.1f} minutes"
     if limits:
-        print(f"The run in {run.folder} is finished: {so_far}.", end=" ")
-        print(f"To train longer, raise {' and '.join(limits)}.")
+        sentences = [f"The run in {run.folder} is finished: {so_far}."]
+        sentences.append(f"To train longer, raise {' and '.join(limits)}.")
         if run.code and is_other(run.code, state.codes):
-            print(OTHER_CODE)
+            sentences.append(OTHER_CODE)
+        print(*sentences)
     elif state.step:
         print(f"Continuing the run in {run.folder}: {so_far} so far.", end=" ")
         print("To start a new run beside it, set resume = False.")
