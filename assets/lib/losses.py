@@ -35,9 +35,7 @@ class RecentLosses:
 
     def means(self, n_steps):
         """The mean losses of the last steps, read from the device: [d_loss, g_loss]."""
-        device = self.losses[-1].device
-        last = [pair.to(device) for pair in self.losses[-n_steps:]]
-        return torch.stack(last).mean(0).tolist()
+        return self._stacked(n_steps).mean(0).tolist()
 
     def keep(self, n_steps):
         """Forget all but the last steps, all of them checked."""
@@ -46,9 +44,11 @@ class RecentLosses:
 
     def as_tensor(self):
         """Float32 (N, 2) on the CPU, for a checkpoint."""
-        if not self.losses:
-            return torch.zeros(0, 2)
-        return torch.stack([pair.cpu() for pair in self.losses])
+        return self._stacked(len(self.losses)).cpu() if self.losses else torch.zeros(0, 2)
+
+    def _stacked(self, n_steps):
+        device = self.losses[-1].device  # those of a checkpoint are on the CPU
+        return torch.stack([pair.to(device) for pair in self.losses[-n_steps:]])
 
 
 def check_finite(networks, losses, step, advice):

@@ -55,7 +55,7 @@ class Run(RecordedRun):
         run.state = copy.deepcopy(self.state)
         run.recent_losses = RecentLosses(self.recent_losses.losses)
         run.take(sample, score, self.parts | more_parts)
-        run.stop = stop or StopRule()
+        run.stop, run.n_epochs = stop or StopRule(), None
         return run
 
     @property
