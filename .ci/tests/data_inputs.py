@@ -147,10 +147,10 @@ def save_shades(folder, n):
 
 
 def faces_named(*names, labels=None, classes=(".",), readable=None, root="."):
-    """DecodedFaces of files with these names, each of a colour of its own."""
+    """DecodedFaces of files with these names, each of a color of its own."""
     numbers = torch.arange(len(names))
-    colours = torch.stack([numbers // 256, numbers % 256, 0 * numbers], 1).to(torch.uint8)
-    images = colours[:, :, None, None].expand(-1, -1, 4, 4)
+    colors = torch.stack([numbers // 256, numbers % 256, 0 * numbers], 1).to(torch.uint8)
+    images = colors[:, :, None, None].expand(-1, -1, 4, 4)
     labels = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
     return helpers.DecodedFaces(images, labels, classes, False, names, readable, root)
 

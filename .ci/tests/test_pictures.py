@@ -21,10 +21,10 @@ from assets.lib.pictures import UnreadableImage, load_face, load_image, read_ima
 
 
 def kinds_of_images():
-    """File names, contents and, for those that can be read, the colour that a person would see."""
+    """File names, contents and, for those that can be read, the color that a person would see."""
     orange, seen = Image.new("RGB", (40, 48), (220, 120, 40)), (220, 120, 40)
-    grey = orange.convert("L")
-    shade, white = (grey.getpixel((0, 0)),) * 3, (255, 255, 255)
+    gray = orange.convert("L")
+    shade, white = (gray.getpixel((0, 0)),) * 3, (255, 255, 255)
     clear, half = orange.convert("RGBA"), orange.convert("RGBA")
     clear.putalpha(0)
     half.putalpha(128)
@@ -38,7 +38,7 @@ def kinds_of_images():
     rough = encoded(Image.fromarray(noise), "JPEG", quality=95)
     yield "plain.jpg", jpeg, seen
     yield "progressive.jpg", encoded(orange, "JPEG", quality=95, progressive=True), seen
-    yield "grey.jpg", encoded(grey, "JPEG"), shade
+    yield "gray.jpg", encoded(gray, "JPEG"), shade
     yield "cmyk.jpg", encoded(cmyk, "JPEG", quality=95), seen
     yield "turned.jpg", encoded(orange, "JPEG", quality=95, exif=upside_down), seen
     yield "damaged exif.jpg", encoded(orange, "JPEG", quality=95, exif=bad_exif), seen
@@ -53,7 +53,7 @@ def kinds_of_images():
     )
     yield "clear.png", encoded(clear, "PNG"), white
     yield "half clear.png", encoded(half, "PNG"), tuple((c + 255) // 2 for c in seen)
-    yield "grey alpha.png", encoded(half.convert("LA"), "PNG"), ((shade[0] + 255) // 2,) * 3
+    yield "gray alpha.png", encoded(half.convert("LA"), "PNG"), ((shade[0] + 255) // 2,) * 3
     yield "one bit.png", encoded(Image.new("1", (40, 40), 1), "PNG"), white
     yield "sixteen bits.png", encoded(deep, "PNG"), (200, 200, 200)
     yield "sixteen bits.tif", encoded(deep, "TIFF"), (200, 200, 200)
@@ -88,31 +88,31 @@ def kinds_of_images():
 
 
 ROWS = [
-    (name, content, (200, 200, 200) if colour is None else colour)
-    for name, content, colour in kinds_of_images()
+    (name, content, (200, 200, 200) if color is None else color)
+    for name, content, color in kinds_of_images()
 ]
 ROWS = [row if row[0] != "long 1.tif" else (*row[:2], (255, 255, 255)) for row in ROWS]
 
 
 def test_images_are_read_as_a_person_sees_them(empty_place):
-    for name, content, colour in ROWS:
+    for name, content, color in ROWS:
         Path(name).write_bytes(content)
         try:
             image = load_image(name)
         except UnreadableImage as error:
-            assert colour == "unreadable", f"{name}: expected it to be read, got {error!r}"
+            assert color == "unreadable", f"{name}: expected it to be read, got {error!r}"
             continue
-        assert colour != "unreadable", f"{name}: expected it to be left out, got {image.size}"
+        assert color != "unreadable", f"{name}: expected it to be left out, got {image.size}"
         found = image.getpixel((image.width // 2, image.height // 2))
-        is_near = np.abs(np.subtract(found, colour)).max() <= 3
-        assert image.mode == "RGB" and is_near, f"{name}: expected {colour}, got {found}"
+        is_near = np.abs(np.subtract(found, color)).max() <= 3
+        assert image.mode == "RGB" and is_near, f"{name}: expected {color}, got {found}"
 
 
 def test_a_folder_of_all_kinds_loads(empty_place, notebook, capsys):
     save_shades("photos", 200)
     for name, content, _ in ROWS:
         Path("photos", name).write_bytes(content)
-    n_bad = sum(colour == "unreadable" for *_, colour in ROWS)
+    n_bad = sum(color == "unreadable" for *_, color in ROWS)
     n_good = 200 + len(ROWS) - n_bad
     if os.name != "nt":
         links = ("round.jpg", "round.jpg"), ("gone.jpg", "nowhere"), ("round", "."), ("back", "..")
@@ -160,7 +160,7 @@ def test_a_face_of_ones_own(tmp_path):
     picture.save(tmp_path / "me.png")
     face = load_face(tmp_path / "me.png", 32)
     assert face.shape == (1, 3, 32, 32), f"expected (1, 3, 32, 32), got {face.shape}"
-    assert face[0, :, 16, 16].tolist() == [1, -1, -1], "expected the red centre"
+    assert face[0, :, 16, 16].tolist() == [1, -1, -1], "expected the red center"
     face = load_face(tmp_path / "me.png", 16, (150, 0, 200, 50))
     assert torch.allclose(face[0, :, 8, 8], torch.tensor([-1.0, -1, 1])), "expected the blue box"
     for box in ((150, 0, 250, 50), (50, 0, 20, 50)):

@@ -199,7 +199,7 @@ def reason_of(error, content):
 
 
 def load_face(path, image_size, box=None):
-    """A photograph, cut to its centre or to `box` (left, top, right, bottom, in pixels).
+    """A photograph, cut to its center or to `box` (left, top, right, bottom, in pixels).
 
     Returns (1, 3, S, S) in [-1, 1].
     """
