@@ -1,6 +1,7 @@
 """Several processes as one: gradients, shares of a batch, runs, and what ends them."""
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -114,17 +115,6 @@ def step_by_two():
 def steps_of(notebook):
     """Functions (real, latents, together) that make a step and return the weights, by name."""
 
-    def gan(step, real, latents, together):
-        networks = notebook.build_network(4, 4, 8, 16)
-        for network in networks:
-            notebook.exchange_norm(network, None).double()
-        optimizers = [torch.optim.SGD(network.parameters(), lr=10.0) for network in networks]
-        averaging = averaged_gradients(networks, optimizers)
-        with averaging if together else contextlib.nullcontext():
-            with mock.patch.object(torch, "randn", lambda *_, **__: latents):
-                step(*networks, real, *optimizers)
-        return [weight for network in networks for weight in network.parameters()]
-
     def penalized(*args):
         def penalties(D, real, fake):
             return notebook.penalty(D, real, fake, r1=0.5, r2=0.5)
@@ -139,25 +129,37 @@ def steps_of(notebook):
                 weight.grad = torch.ones_like(weight)  # R1 says nothing: D is piecewise linear
         return losses
 
-    def cyclegan(real, _, together):
-        class Pool:
-            def exchange(self, images):
-                return images
-
-        kinds = notebook.ImageToImageGenerator, notebook.PatchDiscriminator
-        pairs = [nn.ModuleList([kind(4, 16), kind(4, 16)]).double() for kind in kinds]
-        optimizers = [torch.optim.SGD(pair.parameters(), lr=0.1) for pair in pairs]
-        averaging = averaged_gradients(pairs, optimizers)
-        with averaging if together else contextlib.nullcontext():
-            notebook.cyclegan_step(*pairs, [Pool(), Pool()], real, real.flip(-1), *optimizers)
-        return [weight for pair in pairs for weight in pair.parameters()]
-
     return {
-        "the lesson's step": lambda *args: gan(notebook.train_step, *args),
-        "R1 and R2": lambda *args: gan(penalized, *args),
-        "R1, clipped": lambda *args: gan(ahead, *args),
-        "CycleGAN": cyclegan,
+        "the lesson's step": functools.partial(weights_of_gan, notebook, notebook.train_step),
+        "R1 and R2": functools.partial(weights_of_gan, notebook, penalized),
+        "R1, clipped": functools.partial(weights_of_gan, notebook, ahead),
+        "CycleGAN": functools.partial(weights_of_cyclegan, notebook),
     }
+
+
+def weights_of_gan(notebook, step, real, latents, together):
+    """The weights of D and G after a step, with their gradients."""
+    networks = notebook.build_network(4, 4, 8, 16)
+    for network in networks:
+        notebook.exchange_norm(network, None).double()
+    optimizers = [torch.optim.SGD(network.parameters(), lr=10.0) for network in networks]
+    averaging = averaged_gradients(networks, optimizers)
+    with averaging if together else contextlib.nullcontext():
+        with mock.patch.object(torch, "randn", lambda *_, **__: latents):
+            step(*networks, real, *optimizers)
+    return [weight for network in networks for weight in network.parameters()]
+
+
+def weights_of_cyclegan(notebook, real, latents, together):
+    """The weights of two generators and two discriminators after a step, with their gradients."""
+    pools = [types.SimpleNamespace(exchange=lambda images: images)] * 2
+    kinds = notebook.ImageToImageGenerator, notebook.PatchDiscriminator
+    pairs = [nn.ModuleList([kind(4, 16), kind(4, 16)]).double() for kind in kinds]
+    optimizers = [torch.optim.SGD(pair.parameters(), lr=0.1) for pair in pairs]
+    averaging = averaged_gradients(pairs, optimizers)
+    with averaging if together else contextlib.nullcontext():
+        notebook.cyclegan_step(*pairs, pools, real, real.flip(-1), *optimizers)
+    return [weight for pair in pairs for weight in pair.parameters()]
 
 
 def test_two_ranks_have_the_gradients_of_one_on_the_whole_batch(by_two):

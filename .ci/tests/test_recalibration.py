@@ -15,14 +15,14 @@ def test_summary_changes_nothing(notebook, capsys):
     before = copy.deepcopy([D.state_dict(), G.state_dict()])
     summary(D, 3, 16, 16)
     summary(G, 8)
-    for old, new in zip(before, (D.state_dict(), G.state_dict())):
-        for key, value in old.items():
-            assert torch.equal(value, new[key]), f"expected {key} as it was, got {new[key]}"
+    after = [D.state_dict(), G.state_dict()]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert D.training and not G.layers[0].training, "expected the modes as they were"
     assert torch.equal(state, torch.get_rng_state()), "expected no random number to be used"
     printed = capsys.readouterr().out
-    count = f"{sum(p.numel() for p in D.parameters()):,}"
-    assert "logit Linear" in printed and count in printed, f"expected {count}, got {printed}"
+    count = sum(weight.numel() for weight in D.parameters())
+    for word in ("logit Linear", f"{count:,}"):
+        assert word in printed, f"expected {word}, got {printed}"
 
 
 def test_recalibrated_statistics_are_those_of_100_small_batches(notebook):
@@ -30,7 +30,7 @@ def test_recalibrated_statistics_are_those_of_100_small_batches(notebook):
     first = next(layer for layer in G.modules() if isinstance(layer, nn.BatchNorm2d))
     outputs = []
     hook = first.register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0].detach()))
-    returned = recalibrate_batch_norm(G, 8)
+    returned = recalibrate_batch_norm(G, z_size=8)
     hook.remove()
     assert returned is G and not G.training, "expected the generator itself, in eval mode"
     sizes = [len(x) for x in outputs]

@@ -120,18 +120,66 @@ def scored(*values):
 @pytest.mark.parametrize(
     "stop, values, expected",
     [
-        (StopRule(minutes=1), dict(seconds=59.9), []),
-        (StopRule(minutes=1), dict(seconds=60.0), ["max_minutes"]),
-        (StopRule(minutes=1), dict(seconds=50.0, other_seconds=10.0), ["max_minutes"]),
-        (StopRule(minutes=1), dict(seconds=29.0, other_seconds=3600.0), []),
-        (StopRule(minutes=1), dict(seconds=30.0, other_seconds=3600.0), ["max_minutes"]),
-        (StopRule(images=50), dict(images=49), []),
-        (StopRule(images=50), dict(images=52), ["the number of images"]),
-        (StopRule(patience=2), dict(scores=scored(3, 2, 4)), []),
-        (StopRule(patience=2), dict(scores=scored(3, 2, 4, 2)), ["patience"]),
-        (StopRule(patience=2), dict(), []),
-        (StopRule(1, 50), dict(seconds=60.0, images=50), ["max_minutes", "the number of images"]),
-        (StopRule(), dict(seconds=1e9, images=10**12), []),
+        (
+            StopRule(minutes=1),
+            dict(seconds=59.9),
+            [],
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=60.0),
+            ["max_minutes"],
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=50.0, other_seconds=10.0),
+            ["max_minutes"],
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=29.0, other_seconds=3600.0),
+            [],
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=30.0, other_seconds=3600.0),
+            ["max_minutes"],
+        ),
+        (
+            StopRule(images=50),
+            dict(images=49),
+            [],
+        ),
+        (
+            StopRule(images=50),
+            dict(images=52),
+            ["the number of images"],
+        ),
+        (
+            StopRule(patience=2),
+            dict(scores=scored(3, 2, 4)),
+            [],
+        ),
+        (
+            StopRule(patience=2),
+            dict(scores=scored(3, 2, 4, 2)),
+            ["patience"],
+        ),
+        (
+            StopRule(patience=2),
+            dict(),
+            [],
+        ),
+        (
+            StopRule(1, 50),
+            dict(seconds=60.0, images=50),
+            ["max_minutes", "the number of images"],
+        ),
+        (
+            StopRule(),
+            dict(seconds=1e9, images=10**12),
+            [],
+        ),
     ],
 )
 def test_limits_end_a_run(stop, values, expected):
@@ -148,13 +196,41 @@ def test_no_limit_is_reached_before_the_first_step(stop):
 @pytest.mark.parametrize(
     "stop, values, expected",
     [
-        (StopRule(), dict(seconds=100.0), 0),
-        (StopRule(images=200), dict(images=50), 0.25),
-        (StopRule(minutes=1), dict(seconds=15.0), 0.25),
-        (StopRule(minutes=1), dict(seconds=15.0, other_seconds=30.0), 15 / 45),
-        (StopRule(minutes=1), dict(seconds=30.0, other_seconds=3600.0), 1),
-        (StopRule(minutes=1), dict(seconds=3600.0, other_seconds=3600.0), 1),
-        (StopRule(minutes=1, images=200), dict(seconds=15.0, images=150), 0.75),
+        (
+            StopRule(),
+            dict(seconds=100.0),
+            0,
+        ),
+        (
+            StopRule(images=200),
+            dict(images=50),
+            0.25,
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=15.0),
+            0.25,
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=15.0, other_seconds=30.0),
+            15 / 45,
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=30.0, other_seconds=3600.0),
+            1,
+        ),
+        (
+            StopRule(minutes=1),
+            dict(seconds=3600.0, other_seconds=3600.0),
+            1,
+        ),
+        (
+            StopRule(minutes=1, images=200),
+            dict(seconds=15.0, images=150),
+            0.75,
+        ),
     ],
 )
 def test_progress_is_the_share_of_the_nearest_limit(stop, values, expected):
