@@ -207,7 +207,7 @@ def test_an_extended_run_is_the_same_run_with_more_parts(tmp_path, folder):
     parts = small_runs.small_parts()
     averaged = parts.pop("averaged")
     run, train = start(folder and tmp_path / folder, parts=parts, stop=StopRule(images=40))
-    train(10**6)
+    train(1)
     more = run.extended(
         StopRule(images=120),
         score=lambda generator: 1.0,
@@ -215,6 +215,7 @@ def test_an_extended_run_is_the_same_run_with_more_parts(tmp_path, folder):
         averaged=averaged,
     )
     assert (more.step, more.folder) == (10, run.folder), f"got {more.step} in {more.folder}"
+    assert more.progress == pytest.approx(1 / 3), f"expected 40 of 120 images: {more.progress}"
     trainer(more)(10**6)
     assert (more.step, run.step) == (30, 10), f"expected the first as it was, got {run.step}"
     assert int(averaged.n_averaged) == 20, f"expected an average of 20, got {averaged.n_averaged}"
