@@ -1,27 +1,38 @@
 """Train on a few faces of one kind, from nothing and from an earlier run: rows of album.csv.
 
     python .ci/experiments/album.py FACES [--label Wearing_Hat | --names PATTERN] [--n 100]
-        [--start CHECKPOINT] [--minutes 2 20] [--augmented] [--seed 0]
+        [--start CHECKPOINT] [--images 100000 1000000] [--augmented] [--seed 0]
 
 FACES: a folder, or "drawn". --label and --names (a regular expression that file names begin with)
 choose the kind; n faces of it are the album, and up to 2,000 others are there to test on. As in a
-lesson on so few faces nothing is held out: the best moment is the one nearest to the album itself.
+lesson on so few faces nothing is held out: the best checkpoint is the one nearest to the album.
 
 "copies": the share of 1,000 fakes that are closer to a face of the album than that face's own
 neighbor is. Both it and the FFD have a row for the real faces held out ("real"): the FFD from them
-to the album, the share that one sees without copying. A run that was stopped goes on; what is in
+to the album, the share that one sees without copying. A run that was stopped continues; what is in
 the table is not made again.
 """
 
-import argparse
 import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import HERE, RUNS, Table, helpers, is_past, lesson, prepare, train_until
+from common import (
+    Table,
+    helpers,
+    is_past,
+    lesson,
+    parser_of,
+    parts_of,
+    prepare,
+    samples_of,
+    train_until,
+)
 from torch.utils.data import DataLoader
+
+N_GENERATED = 5000
 
 
 def album_of(faces, label, pattern, n):
@@ -38,17 +49,19 @@ def album_of(faces, label, pattern, n):
     faces.rows = rows[n : n + 2000]
     others = lesson.scale(faces.batch(range(len(faces)))[0].cpu())
     faces.rows = rows[:n]
-    return DataLoader(faces, 32, True, drop_last=True, collate_fn=helpers.as_batch), others
+    loader = DataLoader(faces, 32, shuffle=True, drop_last=True, collate_fn=helpers.as_batch)
+    return loader, others
 
 
-def train(folder, experiment, minutes, start, augmented):
-    """The run after so many minutes, begun with the weights of `start`, if given."""
+def train(folder, experiment, images, start, augmented):
+    """The run after so many images, begun with the weights of `start`, if given."""
     D, G = lesson.fresh(experiment.settings)
     if start:
         helpers.begin_with(start, D, G)
+    parts = parts_of(experiment.settings, D, G)
     step = lesson.step_with(seen=lambda x, run: lesson.shift(x)) if augmented else None
     name = f"from {start}, augmented {augmented}"
-    return train_until(helpers.StopRule(minutes), folder, experiment, D, G, step, name=name)
+    return train_until(helpers.StopRule(images=images), folder, experiment, parts, step, name=name)
 
 
 def measures(faces, album, others):
@@ -67,48 +80,46 @@ def add_real_faces(table, row, album, others):
     copies = lesson.nearest_training_faces(real, album)[1]
     distance = lesson.frechet_distance(album, real)
     for measure, value in (("FFD", distance), ("copies", copies)):
-        values = dict(measure=measure, value=value, n=len(others))
-        table.add(**row, minutes=0, subject="real", **values)
+        table.add(**row, subject="real", measure=measure, value=value, n=len(others))
+
+
+def add_run(table, row, experiment, others, args):
+    """Rows for one run, unless they are in the table."""
+    if table.has(**row):
+        return
+    words = [experiment.data, row["experiment"], row["subject"]]
+    folder = Path(args.runs, "album", "_".join(re.findall(r"\w+", " ".join(words))))
+    run = train(folder, experiment, row["images"], args.start, args.augmented)
+    if is_past(run, images=row["images"]):
+        return
+    faces = samples_of(run, experiment, N_GENERATED)
+    for measure, value in measures(faces, experiment.validation_features, others):
+        table.add(**row, measure=measure, value=value, n=len(others))
 
 
 def main(arguments=None):
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("faces")
+    parser = parser_of(__doc__, "album.csv")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--label")
     kind.add_argument("--names", metavar="PATTERN")
     parser.add_argument("--n", type=int, default=100, help="faces in the album")
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 20])
+    parser.add_argument("--images", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--augmented", action="store_true", help="shift what D sees")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--table", type=Path, default=HERE / "album.csv")
     args = parser.parse_args(arguments)
 
     experiment, table = prepare(args.faces, args.runs, seed=args.seed), Table(args.table)
     loader, others = album_of(experiment.loader.dataset, args.label, args.names, args.n)
-    training = lesson.scale(loader.dataset.batch(range(args.n))[0].cpu())
-    album = helpers.face_features(training)
+    album = helpers.face_features(lesson.scale(loader.dataset.batch(range(args.n))[0].cpu()))
     experiment = dataclasses.replace(experiment, loader=loader, validation_features=album)
     words = f"album of {args.n}, {args.label or args.names or 'any'}"
     row = dict(experiment=words, data=experiment.data, size=32, seed=args.seed)
     add_real_faces(table, row, album, others)
     subject = f"from {args.start.name if args.start else 'nothing'}"
     subject += ", shifted" if args.augmented else ""
-    for minutes in sorted(args.minutes):
-        key = row | dict(minutes=f"{minutes:g}", subject=subject)
-        if table.has(**key):
-            continue
-        name = "_".join(re.findall(r"\w+", f"{experiment.data} {words} {subject}"))
-        folder = Path(args.runs, "album", name)
-        run = train(folder, experiment, minutes, args.start, args.augmented)
-        if is_past(run, minutes):
-            continue
-        faces = lesson.sample_faces(run.best_generator(), 5000, 1000 + args.seed)
-        for measure, value in measures(faces, album, others):
-            table.add(**key, images=run.images, measure=measure, value=value, n=len(others))
+    for images in sorted(args.images):
+        add_run(table, row | dict(subject=subject, images=images), experiment, others, args)
 
 
 if __name__ == "__main__":

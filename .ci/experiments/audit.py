@@ -1,4 +1,4 @@
-"""Whom does a generator show, and whom its training data? The notebook's audit as a table.
+"""Whom does a generator show, and whom its training data? The notebook's audit, of more faces.
 
     python .ci/experiments/audit.py FACES GENERATOR [--n 5000]
 
@@ -6,7 +6,7 @@ FACES: the folder of photographs that it was trained on; GENERATOR: its generato
 (.pt). Where the faces have labels (CelebA's list in the folder or beside it, UTKFace's file names),
 the face network is compared with them. The last line says how many of the generated faces are
 closer to one of 20,000 training faces than that one's own nearest neighbor is, and how many of the
-faces held out.
+held-out faces.
 """
 
 import argparse
@@ -19,11 +19,20 @@ from common import helpers, lesson, load_generator, prepare
 
 from assets.lib.labels import AGES, ORIGINS
 
+MOST_SEEN = 20_000  # training faces that are compared with
 classify = functools.partial(helpers.attribute_logits, names=lesson.ATTRIBUTES)
 
 
 def random_rows(dataset, most):
     return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:most]
+
+
+def print_agreement(known, predicted):
+    """How often the face network agrees with the labels that there are."""
+    for name in known.keys() & predicted.keys():
+        agree = (predicted[name] == known[name]).float().mean()
+        print(f"{name}: {known[name].float().mean():.0%} by the labels, ", end="")
+        print(f"with which the face network agrees for {agree:.0%} of the faces")
 
 
 def print_people(known, tones, young):
@@ -37,27 +46,16 @@ def print_people(known, tones, young):
         print(f"{name}: {share:.0%}, called young: {called:.0%}")
 
 
-def print_table(training, generated, truth, n):
-    print(f"\n| {n:,} each | labels | training | generated | |\n|" + " --- |" * 5)
-    for name, share in training.items():
-        (low, high), (least, most) = (lesson.interval(x, n) for x in (share, generated[name]))
-        note = "more" if least > high else "fewer" if most < low else ""
-        label = f"{truth[name].float().mean():.0%}" if name in truth else ""
-        before = f"{share:.0%} ({low:.0%} to {high:.0%})"
-        after = f"{generated[name]:.0%} ({least:.0%} to {most:.0%})"
-        print(f"| {name} | {label} | {before} | {after} | {note} |")
-
-
-def print_copies(experiment, generated):
-    dataset, held_out = experiment.loader.dataset, experiment.real("test")
-    rows = random_rows(dataset, 20_000)
+def print_copies(dataset, held_out, generated):
+    """How many faces are closer to a training face than its nearest neighbor is."""
+    rows = random_rows(dataset, MOST_SEEN)
     batches = (lesson.scale(dataset.batch(part)[0].cpu()) for part in rows.split(1000))
     seen = torch.cat([helpers.face_features(batch) for batch in batches])
     shares = []
     for faces in (generated[: len(held_out)], held_out):
         shares.append(lesson.nearest_training_faces(helpers.face_features(faces), seen)[1])
-    print("\ncloser to a training face than its own nearest neighbor: ", end="")
-    print(f"{shares[0]:.1%} of the generated faces, {shares[1]:.1%} of those held out")
+    print("closer to a training face than its own nearest neighbor: ", end="")
+    print(f"{shares[0]:.1%} of the generated faces, {shares[1]:.1%} of the held-out ones")
 
 
 def main(arguments=None):
@@ -73,23 +71,20 @@ def main(arguments=None):
     dataset = experiment.loader.dataset
     rows = random_rows(dataset, args.n)
     training = lesson.scale(dataset.batch(rows)[0].cpu())
-    known = {name: has[dataset.rows[rows]] for name, has in dataset.known.items()}
     generator = load_generator(args.generator)
     generator.z_size = experiment.settings.z_size
     generated = lesson.sample_faces(generator, len(training), 1)
+    features = [helpers.face_features(faces) for faces in (training, generated)]
+    eyes = lesson.eye_row(training)
 
-    eyes, features = lesson.eye_row(training), helpers.face_features(training)
-    says = dict(zip(lesson.ATTRIBUTES, (classify(features) > 0).T))
-    truth = {name: known[name] for name in lesson.ATTRIBUTES if name in known}
+    known = {name: has[dataset.rows[rows]] for name, has in dataset.known.items()}
+    predicted = dict(zip(lesson.ATTRIBUTES, (classify(features[0]) > 0).T))
+    print_agreement(known, predicted)
     if {*ORIGINS, *AGES} <= known.keys():
-        print_people(known, lesson.skin_tone(training, eyes), says["Young"])
-    for name, labels in truth.items():
-        agree = (says[name] == labels).float().mean()
-        print(f"{name}: the face network agrees with {agree:.0%} of the labels")
-    audits = [lesson.audit(training, features, eyes, classify)]
-    audits.append(lesson.audit(generated, helpers.face_features(generated), eyes, classify))
-    print_table(*audits, truth, len(training))
-    print_copies(experiment, generated)
+        print_people(known, lesson.skin_tone(training, eyes), predicted["Young"])
+    pairs = zip((training, generated), features)
+    lesson.compare(*(lesson.audit(*pair, eyes, classify) for pair in pairs), len(training))
+    print_copies(dataset, experiment.real("test"), generated)
 
 
 if __name__ == "__main__":

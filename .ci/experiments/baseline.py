@@ -15,35 +15,56 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from assets.lib.faces import parts_of
-from assets.lib.pictures import find_images
+from assets.lib.folders import find_images
 
-SETTINGS = {"batch_size": 128, "lr": 0.0002, "d_lr": 0.0002, "beta1": 0.5}
+SETTINGS = {
+    "batch_size": 128,
+    "d_conv_dim": 64,
+    "g_conv_dim": 64,
+    "lr": 0.0002,
+    "d_lr": 0.0002,
+    "beta1": 0.5,
+}
+N_LAYERS = 4
 
 
-def networks(size, z_size=100, width=64):
-    """A discriminator and a generator for faces of size x size, initialized as the notebook's."""
-    widths = [3, *(width * 2**i for i in range(4))]
-    small = size // 16
-    down, up = [], []
-    for narrow, wide in zip(widths, widths[1:]):
-        is_first = narrow == 3
-        down.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=is_first))
-        down += [] if is_first else [nn.BatchNorm2d(wide)]
-        down.append(nn.LeakyReLU(0.2))
-    for narrow, wide in reversed([*zip(widths, widths[1:])]):
-        is_last = narrow == 3
-        up.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=is_last))
-        up += [nn.Tanh()] if is_last else [nn.BatchNorm2d(narrow), nn.ReLU()]
-    features = widths[-1] * small**2
-    D = nn.Sequential(*down, nn.Flatten(), nn.Linear(features, 1))
-    start = nn.Linear(z_size, features), nn.Unflatten(1, (widths[-1], small, small))
-    G = nn.Sequential(*start, *up)
-    G.z_size = z_size
+def networks(settings):
+    """A discriminator and a generator, initialized as the notebook's."""
+    D = discriminator(settings.d_conv_dim, settings.image_size)
+    G = generator(settings.z_size, settings.g_conv_dim, settings.image_size)
     return D.apply(lesson.weights_init_normal), G.apply(lesson.weights_init_normal)
 
 
-def adam(network):
-    return torch.optim.Adam(network.parameters(), SETTINGS["lr"], betas=(SETTINGS["beta1"], 0.999))
+def discriminator(conv_dim, image_size):
+    """Images (N, 3, S, S) -> logits (N, 1)."""
+    narrow, layers = 3, []
+    for i in range(N_LAYERS):
+        wide = conv_dim * 2**i
+        layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=i == 0))
+        if i > 0:
+            layers.append(nn.BatchNorm2d(wide))
+        layers.append(nn.LeakyReLU(0.2))
+        narrow = wide
+    n_features = narrow * (image_size // 2**N_LAYERS) ** 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_features, 1))
+
+
+def generator(z_size, conv_dim, image_size):
+    """Latents (N, z_size) -> images (N, 3, S, S) in [-1, 1]."""
+    wide, size = conv_dim * 2 ** (N_LAYERS - 1), image_size // 2**N_LAYERS
+    layers = [nn.Linear(z_size, wide * size**2), nn.Unflatten(1, (wide, size, size))]
+    for i in reversed(range(N_LAYERS - 1)):
+        narrow = conv_dim * 2**i
+        layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False))
+        layers += [nn.BatchNorm2d(narrow), nn.ReLU()]
+        wide = narrow
+    G = nn.Sequential(*layers, nn.ConvTranspose2d(wide, 3, 4, 2, 1), nn.Tanh())
+    G.z_size = z_size
+    return G
+
+
+def adam(network, rate, beta1):
+    return torch.optim.Adam(network.parameters(), rate, betas=(beta1, 0.999))
 
 
 def step(D, G, real, d_optimizer, g_optimizer, run=None):
@@ -64,12 +85,13 @@ def step(D, G, real, d_optimizer, g_optimizer, run=None):
     return d_loss.item(), g_loss.item()
 
 
-def loader(image_size, folder, batch_size=SETTINGS["batch_size"]):
+def loader(batch_size, image_size, folder):
     """Batches of the faces that the lesson trains on, each decoded whenever it is needed."""
     paths = [str(path) for path in find_images(folder)]
     parts = parts_of([Path(path).name for path in paths])
     chosen = {path for path, part in zip(paths, parts) if part == 0}
-    size = image_size, image_size
-    transform = transforms.Compose([transforms.Resize(size), transforms.ToTensor()])
+    transform = transforms.Compose(
+        [transforms.Resize((image_size, image_size)), transforms.ToTensor()]
+    )
     dataset = datasets.ImageFolder(folder, transform, is_valid_file=chosen.__contains__)
     return DataLoader(dataset, batch_size, shuffle=True, drop_last=True)

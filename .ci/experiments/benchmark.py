@@ -31,9 +31,9 @@ from pathlib import Path
 
 import baseline
 import torch
-from common import device, helpers, lesson, optimizers_of
+from common import device, helpers, lesson, optimizers_of, parts_of, train
 
-from assets.lib import faces
+from assets.lib import decoding
 
 MOST_STEPS = 20  # while memory is watched
 
@@ -77,19 +77,19 @@ def batches(case, loader, most=16):
 
 def baseline_loop(case):
     """Train for ever as the baseline does; yields the number of real images after each step."""
-    D, G = baseline.networks(case.size) if case.default else notebook_networks(case.size)
+    settings = lesson.settings.but(image_size=case.size, **baseline.SETTINGS)
+    D, G = baseline.networks(settings) if case.default else notebook_networks(case.size)
     D, G = D.to(device()), G.to(device())
-    optimizers = baseline.adam(D), baseline.adam(G)
-    for images in batches(case, baseline.loader(case.size, case.data, case.batch)):
+    optimizers = optimizers_of(settings, D, G, baseline.adam)
+    for images in batches(case, baseline.loader(case.batch, case.size, case.data)):
         baseline.step(D, G, images.to(device()) * 2 - 1, *optimizers)
         yield len(images)
 
 
 def notebook_loop(case):
     """Train for ever as the notebook's `train` does."""
-    D, G = networks_at(case.size) if case.default else notebook_networks(case.size)
-    optimizers = optimizers_of(lesson.settings, D, G)
-    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    networks = networks_at(case.size) if case.default else notebook_networks(case.size)
+    D, G, averaged, *optimizers = parts_of(lesson.settings, *networks).values()
     batch = helpers.default_batch_size(10**6) if case.default else case.batch
     loader = lesson.get_dataloader(batch, case.size, case.data, flip=True)
     helpers.keep_on(device(), loader.dataset)
@@ -129,7 +129,7 @@ def megabytes():
 
 def use_cache(folder):
     """Keep decoded faces in this folder."""
-    faces.CACHE = Path(folder)
+    decoding.CACHE = Path(folder)
 
 
 def first_steps(case, loop, cache):
@@ -182,15 +182,11 @@ def train_as_rank(batch, seconds, data):
     """What each rank runs: the notebook's training; prints images/s."""
     torch.manual_seed(0)
     helpers.world()  # which GPU
-    D, G = networks_at(32)
-    optimizers = optimizers_of(lesson.settings, D, G)
+    parts = parts_of(lesson.settings, *networks_at(32))
     loader = lesson.get_dataloader(batch, 32, data, flip=True)
-    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-    parts = dict(D=D, G=G, d_optimizer=optimizers[0], g_optimizer=optimizers[1])
-    for limit in (1, seconds):  # the first to warm up
-        run = helpers.Run(stop=helpers.StopRule(limit / 60), averaged=averaged, **parts)
-        step = lesson.averaged_step(lesson.train_step, averaged, run, "constant")
-        lesson.train(D, G, loader, *optimizers, 10**6, 10**6, run, step)
+    for limit in (seconds / 4, seconds):  # the first to warm up
+        run = helpers.Run(stop=helpers.StopRule(limit / 60), **parts)
+        train(run, loader)
         wait()
     print(f"images/s: {run.images_per_second}")
 
@@ -237,7 +233,7 @@ def compare_loops(args, data):
         heads += ["baseline, MB", "notebook, MB"]
         print("|", " | ".join(heads), "|\n|" + " --- |" * len(heads), flush=True)
         for case in [default, *cases]:
-            if args.only in str(case):
+            if any(words in str(case) for words in args.only):
                 compare(case, args.seconds, args.pairs, cache)
 
 
@@ -249,7 +245,7 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="", help="only cases in whose name these words stand")
+    parser.add_argument("--only", nargs="+", default=[""], help="words in the names of cases")
     parser.add_argument(
         "--ranks", type=int, help="time so many processes against one, nothing else"
     )

@@ -21,10 +21,14 @@ from assets.lib.checkpoints import SIZES, load_checkpoint
 
 def to_onnx(generator, path):
     """Export for batches of any size, without the exporter's notes on where the code lay."""
-    names = {"input_names": ["z"], "output_names": ["faces"]}
-    sizes = {"dynamic_shapes": {"z": {0: torch.export.Dim("N")}}}
-    z = torch.randn(2, generator.z_size)
-    program = torch.onnx.export(generator, (z,), dynamo=True, **names, **sizes)
+    program = torch.onnx.export(
+        generator,
+        (torch.randn(2, generator.z_size),),
+        dynamo=True,
+        input_names=["z"],
+        output_names=["faces"],
+        dynamic_shapes={"z": {0: torch.export.Dim("N")}},
+    )
     model = program.model_proto
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
@@ -39,13 +43,21 @@ def main(arguments=None):
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--folder", type=Path, default=ROOT / "assets" / "weights")
     args = parser.parse_args(arguments)
-    G = helpers.recalibrate_batch_norm(load_generator(args.checkpoint), 100)
-    to_onnx(G, args.folder / "celeba_32.onnx")
+
+    G = load_generator(args.checkpoint)
+    helpers.recalibrate_batch_norm(G, G.z_size)
     state = load_checkpoint(args.checkpoint)
-    settings = {name: state["settings"][name] for name in SIZES}
-    kept = dict(settings=settings, step=state["step"], random_state=None, D=state["D"])
-    torch.save(kept | {"G": G.state_dict()}, args.folder / "celeba_32.pt")
-    for file in (args.folder / "celeba_32.onnx", args.folder / "celeba_32.pt"):
+    kept = {
+        "settings": {name: state["settings"][name] for name in SIZES},
+        "step": state["step"],
+        "random_state": None,
+        "D": state["D"],
+        "G": G.state_dict(),
+    }
+    files = args.folder / "celeba_32.onnx", args.folder / "celeba_32.pt"
+    to_onnx(G, files[0])
+    torch.save(kept, files[1])
+    for file in files:
         print(file.name, file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
 
 

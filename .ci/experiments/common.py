@@ -1,5 +1,6 @@
 """What the experiments share: the lesson's definitions, tables of rows, and bounded runs."""
 
+import argparse
 import csv
 import functools
 import platform
@@ -16,14 +17,27 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 import helpers  # noqa: E402
 import problem_unittests  # noqa: E402
+from assets.lib.checkpoints import load_checkpoint  # noqa: E402
+from assets.lib.export import load_generator as load_exported  # noqa: E402
 
 lesson = problem_unittests.read_notebook()
 HERE = Path(__file__).parent
 RUNS = ROOT / "runs"
+N_SCORED = 2000  # generated faces in each score of a run
 MEASURES = (
     *("experiment", "data", "size", "minutes", "seed", "images"),
     *("subject", "measure", "value", "n", "machine", "commit"),
 )
+
+
+def parser_of(description, table):
+    """The arguments that scripts share; `table`: the name of their file of rows."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
+    parser.add_argument("faces", help='a folder of faces, or "drawn"')
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the runs are kept")
+    parser.add_argument("--table", type=Path, default=HERE / table)
+    return parser
 
 
 class Table:
@@ -54,13 +68,16 @@ class Table:
                 writer.writerow(self.columns)
             values = {"machine": machine(), "commit": commit()} | values
             writer.writerow([text(values.get(name, "")) for name in self.columns])
+        print(", ".join(f"{name} {text(value)}" for name, value in values.items()), flush=True)
 
 
 def load_generator(path):
     """A generator in eval mode: of a checkpoint of the lesson (.pt), or an exported one (.pt2)."""
     if Path(path).suffix == ".pt2":
-        return torch.export.load(path).module()
-    D, G = lesson.build_network(32, 48, 100)
+        return load_exported(path)
+    sizes = load_checkpoint(path)["settings"]
+    widths = sizes["d_conv_dim"], sizes["g_conv_dim"]
+    D, G = lesson.build_network(*widths, sizes["z_size"], sizes["image_size"])
     helpers.begin_with(path, D, G)
     return G.eval()
 
@@ -115,8 +132,8 @@ class Experiment:
         """Faces (n, 3, S, S) in [-1, 1] of "train", "validation" or "test"."""
         return lesson.real_faces(self.loader.dataset, part, most)
 
-    def score(self, generator, n=2000):
-        return lesson.score(generator, self.validation_features, n=n)
+    def score(self, generator):
+        return lesson.score(generator, self.validation_features, n=N_SCORED)
 
 
 def prepare(faces, runs=RUNS, **changes):
@@ -140,37 +157,51 @@ def load(settings):
     return Experiment(settings, loader, helpers.face_features(faces))
 
 
-def optimizers_of(settings, D, G):
+def optimizers_of(settings, D, G, adam=lesson.adam):
     rates = (D, settings.d_lr), (G, settings.lr)
-    return [lesson.adam(network, rate, settings.beta1) for network, rate in rates]
+    return [adam(network, rate, settings.beta1) for network, rate in rates]
 
 
-def train_until(stop, folder, experiment, D, G, step=None, schedule="constant", **options):
-    """Train D and G, or continue, up to a StopRule -> the Run; the newest weights are averaged.
-
-    `step`: a step that takes the run, too; without it the plain one. `options`: `name` of the run,
-    `optimizers`, `average` in place of the lesson's.
-    """
-    settings, loader = experiment.settings, experiment.loader
-    d_optimizer, g_optimizer = options.get("optimizers") or optimizers_of(settings, D, G)
-    average = options.get("average", lesson.moving_average)
+def parts_of(settings, D, G, average=lesson.moving_average, adam=lesson.adam):
+    """What a run trains, by name: networks, averaged weights, optimizers."""
+    d_optimizer, g_optimizer = optimizers_of(settings, D, G, adam)
     averaged = lesson.AveragedModel(G, multi_avg_fn=average)
+    return dict(D=D, G=G, averaged=averaged, d_optimizer=d_optimizer, g_optimizer=g_optimizer)
+
+
+def train(run, loader, step=None, schedule="constant"):
+    """Train the parts of a run until its StopRule is reached; `step` also takes the run."""
+    parts = run.parts
+    networks, optimizers = [parts["D"], parts["G"]], [parts["d_optimizer"], parts["g_optimizer"]]
+    plain = functools.partial(step, run=run) if step else lesson.train_step
+    whole = lesson.averaged_step(plain, parts["averaged"], run, schedule)
+    lesson.train(*networks, loader, *optimizers, 10**6, 50, run, whole)
+
+
+def train_until(
+    stop, folder, experiment, parts, step=None, schedule="constant", name="", loader=None
+):
+    """Train `parts` (see parts_of), or continue, until a StopRule is reached -> the Run.
+
+    `step`: a step that also takes the run, in place of the plain one; `name`: of the run; `loader`:
+    another one of the same faces.
+    """
+    settings = experiment.settings
     run = helpers.Run(
         folder,
-        helpers.identity(settings, loader, name=options.get("name", "")),
+        helpers.identity(settings, experiment.loader, name=name),
         stop,
         score=experiment.score,
         sample=functools.partial(lesson.sample_faces, n=32, latent_seed=settings.seed),
-        D=D,
-        G=G,
-        averaged=averaged,
-        d_optimizer=d_optimizer,
-        g_optimizer=g_optimizer,
+        **parts,
     )
-    plain = functools.partial(step, run=run) if step else lesson.train_step
-    whole = lesson.averaged_step(plain, averaged, run, schedule)
-    lesson.train(D, G, loader, d_optimizer, g_optimizer, 10**6, 50, run, whole)
+    train(run, loader or experiment.loader, step, schedule)
     return run
+
+
+def samples_of(run, experiment, n):
+    """n faces of a run's best generator, from latents that chose nothing."""
+    return lesson.sample_faces(run.best_generator(), n, 1000 + experiment.settings.seed)
 
 
 def is_past(run, minutes=None, images=None):
@@ -178,7 +209,6 @@ def is_past(run, minutes=None, images=None):
     past_minutes = minutes and run.seconds > 60 * (minutes + 1)
     past_images = images and run.images > images + 1000
     if past_minutes or past_images:
-        print(
-            f"{run.folder} has had {run.seconds / 60:.0f} minutes, {run.images:,} images: no row."
-        )
+        reached = f"{run.seconds / 60:.0f} minutes and {run.images:,} images"
+        print(f"{run.folder} has reached {reached}: no row.")
     return bool(past_minutes or past_images)

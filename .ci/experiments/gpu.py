@@ -16,14 +16,12 @@ again, so the next call goes on. Without a GPU it all runs on the processor, but
 is how it is tested.
 """
 
-import argparse
 import contextlib
 import functools
 import json
 import os
 import tempfile
 import time
-from pathlib import Path
 
 import matplotlib
 
@@ -33,7 +31,6 @@ import matplotlib.pyplot as plt
 import torch
 from benchmark import images_per_second, notebook_networks
 from common import (
-    HERE,
     ROOT,
     RUNS,
     Table,
@@ -41,7 +38,11 @@ from common import (
     helpers,
     lesson,
     optimizers_of,
+    parser_of,
+    parts_of,
     prepare,
+    samples_of,
+    train,
     train_until,
 )
 from results import scores
@@ -89,16 +90,11 @@ def run_checkpoint(table, args):
     experiment = prepare("drawn", args.runs)
     folder, settings = args.runs / "checkpoint", experiment.settings
     for place in (device(), torch.device("cpu")):
-        D, G = (network.to(place) for network in lesson.fresh(settings))
-        d_optimizer, g_optimizer = optimizers_of(settings, D, G)
-        averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
-        parts = dict(D=D, G=G, averaged=averaged)
-        run = helpers.Run(folder, {}, d_optimizer=d_optimizer, g_optimizer=g_optimizer, **parts)
-        more = helpers.StopRule(images=run.resume().images + STEPS * settings.batch_size)
-        run = run.extended(more)
-        step = lesson.averaged_step(lesson.train_step, averaged, run, "constant")
-        networks = D, G, experiment.loader, d_optimizer, g_optimizer
-        lesson.train(*networks, 10**6, STEPS, run, step)
+        networks = [network.to(place) for network in lesson.fresh(settings)]
+        run = helpers.Run(folder, {}, **parts_of(settings, *networks))
+        more = STEPS * settings.batch_size
+        run = run.extended(helpers.StopRule(images=run.resume().images + more))
+        train(run, experiment.loader)
     table.add(subject="20 here, then on the processor", measure="steps", value=run.step)
 
 
@@ -106,15 +102,15 @@ def run_checkpoint(table, args):
 
 
 def steps_of_the_baseline(D, G, real):
-    optimizers = baseline.adam(D), baseline.adam(G)
+    settings = lesson.settings.but(**baseline.SETTINGS)
+    optimizers = optimizers_of(settings, D, G, baseline.adam)
     while True:
         baseline.step(D, G, real, *optimizers)
         yield len(real)
 
 
 def steps_of_the_lesson(D, G, real):
-    optimizers = optimizers_of(lesson.settings, D, G)
-    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
+    D, G, averaged, *optimizers = parts_of(lesson.settings, D, G).values()
     while True:
         lesson.train_step(D, G, real, *optimizers)
         averaged.update_parameters(G)
@@ -123,10 +119,9 @@ def steps_of_the_lesson(D, G, real):
 
 def steps_of_a_graph(D, G, real):
     """The lesson's step as one CUDA graph, replayed on a batch that stays in its place."""
-    optimizers = optimizers_of(lesson.settings, D, G)
+    D, G, averaged, *optimizers = parts_of(lesson.settings, D, G).values()
     for optimizer in optimizers:
         optimizer.param_groups[0]["capturable"] = True
-    averaged = lesson.AveragedModel(G, multi_avg_fn=lesson.moving_average)
     batch, side = real.clone(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # as PyTorch asks for, before it captures
@@ -203,11 +198,11 @@ def run_faces(table, args):
             continue
         experiment = prepare(args.faces, args.runs, image_size=size)
         settings, row["data"] = experiment.settings, experiment.data
-        folder, networks = args.runs / f"faces_{size}", lesson.fresh(settings)
-        whole = dict(step=lesson.regularized_step, schedule="linear")
-        run = train_until(helpers.StopRule(minutes), folder, experiment, *networks, **whole)
+        parts, stop = parts_of(settings, *lesson.fresh(settings)), helpers.StopRule(minutes)
+        folder, whole = args.runs / f"faces_{size}", (lesson.regularized_step, "linear")
+        run = train_until(stop, folder, experiment, parts, *whole)
         test = experiment.real("test")
-        faces = lesson.sample_faces(run.best_generator(), 2 * len(test), 1000)
+        faces = samples_of(run, experiment, 2 * len(test))
         found = scores(faces, test, experiment.validation_features)
         for measure, value in found.items():
             words = f"batches of {settings.batch_size}"
@@ -234,18 +229,16 @@ PARTS = {
 
 
 def main(arguments=None):
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("faces")
+    parser = parser_of(__doc__, "gpu.csv")
+    parser.set_defaults(runs=RUNS / "gpu")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART")
     parser.add_argument("--seconds", type=float, default=1, help="of each measurement of speed")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 3])
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128], help="pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--runs", type=Path, default=RUNS / "gpu", help="where the runs are kept")
-    parser.add_argument("--table", type=Path, default=HERE / "gpu.csv")
     parser.add_argument("--limit", type=float, default=9, help="minutes of all parts together")
     args = parser.parse_args(arguments)
+
     args.runs, args.table = args.runs.absolute(), args.table.absolute()
     end = time.perf_counter() + 60 * args.limit
     args.has_time_for = lambda minutes: time.perf_counter() + 60 * minutes < end

@@ -1,22 +1,31 @@
 """Train at a large size from the start, and grow there from 32 pixels: rows of growing.csv.
 
-    python .ci/experiments/growing.py FACES [--size 128] [--minutes 20] [--seed 0] [--grown-only]
+    python .ci/experiments/growing.py FACES [--size 128] [--images 300000] [--seed 0] [--grown-only]
         [--start CHECKPOINT]
 
-FACES: a folder of faces, or "drawn". Growing trains for half of the time at the smaller sizes, from
-32 pixels on, and for the other half at the full one, where alone the rates fall; from the start
+FACES: a folder of faces, or "drawn". Growing trains on half of the images at the smaller sizes,
+from 32 pixels on, and on the other half at the full one, where alone the rates fall; from the start
 they fall in the second half. With --start, what grows is a checkpoint of half of the size, and all
-of the time is for the full one. The generator's layers are carried over, and the discriminator
-begins anew at each size: that of a long run would only guess. Each has the step of the lesson's
-whole run and ends with the same networks, of half of the lesson's widths. Runs that were stopped go
-on; a row for each score, and for those of the end on test faces.
+images are for the full one. The generator's layers are carried over, and the discriminator begins
+anew at each size: that of a long run would only guess. Each has the step of the lesson's whole run
+and ends with the same networks, of half of the lesson's widths. Runs that were stopped continue; a
+row for the seconds and each score of a stage, and for the scores of the end on test faces.
 """
 
-import argparse
 import re
 from pathlib import Path
 
-from common import HERE, RUNS, Table, helpers, lesson, load, prepare, train_until
+from common import (
+    Table,
+    helpers,
+    lesson,
+    load,
+    parser_of,
+    parts_of,
+    prepare,
+    samples_of,
+    train_until,
+)
 from results import scores
 
 
@@ -36,83 +45,76 @@ def networks(settings):
     return lesson.fresh(settings, **wide)
 
 
-def train(name, minutes, settings, D, G, schedule="linear"):
+def train(name, images, settings, D, G, schedule="linear"):
     """A run with these settings -> the Experiment and the Run."""
-    experiment = load(settings)
-    folder, stop = Path(f"{settings.out_dir}_growing", name), helpers.StopRule(minutes)
-    options = dict(step=lesson.regularized_step, schedule=schedule, name=name)
-    return experiment, train_until(stop, folder, experiment, D, G, **options)
+    experiment, name = load(settings), re.sub(r"[^\w.]+", "_", f"{name}_{images}")
+    folder, stop = Path(f"{settings.out_dir}_growing", name), helpers.StopRule(images=images)
+    parts, step = parts_of(settings, D, G), lesson.regularized_step
+    return experiment, train_until(stop, folder, experiment, parts, step, schedule, name)
 
 
-def grow(settings, minutes, start=None):
+def grow(settings, images, start=None):
     """The stages, each from the weights of the one before, the first from a file."""
-    size, found, old = settings.image_size, [], None
-    stages = [(4, 0.25), (2, 0.25), (1, 0.5)] if size >= 128 else [(2, 0.5), (1, 0.5)]
+    size, stages, old = settings.image_size, [], None
+    plan = [(4, 0.25), (2, 0.25), (1, 0.5)] if size >= 128 else [(2, 0.5), (1, 0.5)]
     if start:
-        stages, (D, old) = [(1, 1)], networks(settings_at(settings, 2))
+        plan, (D, old) = [(1, 1)], networks(settings_at(settings, 2))
         helpers.begin_with(start, D, old)
-    for smaller, share in stages:  # the size divided by so much, for such a share of the time
+    for smaller, share in plan:  # the size divided by so much, for such a share of the images
         stage = settings_at(settings, smaller)
         D, G = networks(stage)
         if old:
             lesson.carry_over(old, G)
         name = f"grown_to_{stage.image_size}_of_{size}" + (f"_from_{start}" if start else "")
-        name = re.sub(r"[^\w.]+", "_", name)
         schedule = "linear" if smaller == 1 else "constant"
-        found.append(train(name, minutes * share, stage, D, G, schedule))
+        stages.append(train(name, round(images * share), stage, D, G, schedule))
         old = G
-    return found
+    return stages
 
 
-def from_the_start(settings, minutes):
+def from_the_start(settings, images):
     settings = settings_at(settings, 1)
-    return [train("from_the_start", minutes, settings, *networks(settings))]
+    return [train("from_the_start", images, settings, *networks(settings))]
 
 
 def measures(stages):
-    """Rows for the scores on the way, and for the end on test faces of its size."""
-    seconds = 0.0
+    """Rows for each stage, and for the end on test faces of its size."""
+    images = 0
     for experiment, run in stages:
         size = experiment.settings.image_size
+        yield f"at {size} pixels", "seconds of training", run.seconds, ""
         for score in run.scores:
-            yield f"at {size} pixels after {seconds + score[2]:.0f} s", "FFD", score[-1], 2000
-        seconds += run.seconds
+            subject = f"at {size} pixels after {images + score[1]:,} images"
+            yield subject, "FFD", score[-1], len(experiment.validation_features)
+        images += run.images
     test = experiment.real("test")
-    latent_seed = 1000 + experiment.settings.seed
-    faces = lesson.sample_faces(run.best_generator(), 2 * len(test), latent_seed)
+    faces = samples_of(run, experiment, 2 * len(test))
     for measure, value in scores(faces, test, experiment.validation_features).items():
         yield f"at {size} pixels, test faces", measure, value, len(test)
 
 
 def main(arguments=None):
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("faces")
+    parser = parser_of(__doc__, "growing.csv")
     parser.add_argument("--size", type=int, default=128, choices=(64, 128), help="pixels")
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--images", type=int, default=300_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grown-only", action="store_true", help="not also from the start")
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--table", type=Path, default=HERE / "growing.csv")
     args = parser.parse_args(arguments)
 
-    changes = dict(image_size=args.size, seed=args.seed)
-    experiment, table = prepare(args.faces, args.runs, **changes), Table(args.table)
+    experiment = prepare(args.faces, args.runs, image_size=args.size, seed=args.seed)
+    settings, table = experiment.settings, Table(args.table)
     words = "growing" + (f" from {args.start.as_posix()}" if args.start else "")
     row = dict(experiment=words, data=experiment.data, size=args.size)
-    row |= dict(minutes=f"{args.minutes:.1f}", seed=args.seed)
-    ways = {"grown": lambda: grow(experiment.settings, args.minutes, args.start)}
+    row |= dict(images=args.images, seed=args.seed)
+    ways = {"grown": lambda: grow(settings, args.images, args.start)}
     if not args.grown_only:
-        ways["from the start"] = lambda: from_the_start(experiment.settings, args.minutes)
+        ways["from the start"] = lambda: from_the_start(settings, args.images)
     for way, train_stages in ways.items():
         if table.has(**row, subject=f"{way}: at {args.size} pixels, test faces"):
             continue
-        stages = train_stages()
-        _, last = stages[-1]
-        for subject, measure, value, n in measures(stages):
-            values = dict(subject=f"{way}: {subject}", measure=measure, value=value, n=n)
-            table.add(**row, **values, images=last.images)
+        for subject, measure, value, n in measures(train_stages()):
+            table.add(**row, subject=f"{way}: {subject}", measure=measure, value=value, n=n)
 
 
 if __name__ == "__main__":

@@ -5,44 +5,49 @@
 
 FACES: a folder of faces with these labels, or "drawn". Domain A has the faces without the label,
 domain B those with it, all with the same value of --same. On drawn faces it is compared with the
-truth, the same people drawn the other way; on all, a classifier that was trained on faces held out
+truth, the same people drawn the other way; on all, a classifier that was trained on held-out faces
 says which it takes for B, and the change where no makeup goes is measured by bands of skin tone.
-What is in the table is not made again; a run that was stopped goes on.
+What is in the table is not made again; a run that was stopped continues.
 """
 
-import argparse
 import math
 from pathlib import Path
 
 import torch
-from common import HERE, RUNS, Table, lesson, prepare
+from common import Table, lesson, parser_of, prepare
 
-PEOPLE = 500  # drawn both ways, to compare with
+N_PEOPLE = 500  # drawn both ways, to compare with
 MEASURES = "L1 in the region", "change outside / inside"
 
 
 def compare_with_truth(G_AB, G_BA, A, B, common, settings):
     """Rows for people drawn both ways: the CycleGAN, and two simple rivals."""
     size, label = settings.image_size, settings.domain_label
-    a, b, region = lesson.drawn_pairs(PEOPLE, size, label, common)
+    a, b, region = lesson.drawn_pairs(N_PEOPLE, size, label, common)
     shift = lesson.some_of(B)[0].mean(0) - lesson.some_of(A)[0].mean(0)
     ways = ("A to B", a, b, G_AB, shift), ("B to A", b, a, G_BA, -shift)
     for way, before, wanted, generator, change in ways:
-        methods = {"doing nothing": before, "mean recoloring": (before + change).clamp(-1, 1)}
-        methods["CycleGAN"] = lesson.in_batches(generator, before)
+        methods = {
+            "doing nothing": before,
+            "mean recoloring": (before + change).clamp(-1, 1),
+            "CycleGAN": lesson.in_batches(generator, before),
+        }
         for method, after in methods.items():
             errors = lesson.makeup_errors(before, after, wanted, region)
             for measure, value in zip(MEASURES, errors):
-                yield f"{way}, {method}", measure, value, PEOPLE
+                yield f"{way}, {method}", measure, value, N_PEOPLE
 
 
 def makeup_region(size, eyes):
     """Eyes, cheeks and lips of faces as CelebA aligns them, the eyes in this row: (S, S)."""
-    down, across = torch.meshgrid(*2 * [torch.arange(size) / size], indexing="ij")
+    places = torch.arange(size) / size
+    down, across = torch.meshgrid(places, places, indexing="ij")
     down, across = down - eyes / size, (across - 0.5).abs()
     eye = (down.abs() < 0.09) & (across < 0.32)
-    cheek = (0.09 < down) & (down < 0.32) & (0.12 < across) & (across < 0.3)
-    return eye | cheek | (0.34 < down) & (across < 0.17)
+    beside_nose = (0.12 < across) & (across < 0.3)
+    cheek = (0.09 < down) & (down < 0.32) & beside_nose
+    lips = (0.34 < down) & (across < 0.17)
+    return eye | cheek | lips
 
 
 def change_by_band(subject, before, after, eyes):
@@ -51,10 +56,11 @@ def change_by_band(subject, before, after, eyes):
     change = (after - before).abs().mean(1)  # (N, S, S)
     for k, band in enumerate(lesson.BANDS):
         chosen = change[number == k]
-        if len(chosen) >= 20:
-            for where, mask in (("inside", region), ("outside", ~region)):
-                value = chosen[:, mask].mean().item()
-                yield f"{subject}, {band}", f"change {where}", value, len(chosen)
+        if len(chosen) < 20:
+            continue
+        for where, mask in (("inside", region), ("outside", ~region)):
+            value = chosen[:, mask].mean().item()
+            yield f"{subject}, {band}", f"change {where}", value, len(chosen)
 
 
 def domain_classifier(A, B):
@@ -69,61 +75,73 @@ def ask_classifier(G_AB, G_BA, A, B):
     classifier = domain_classifier(A, B)
     a, b = (lesson.some_of(domain.part("test"))[0] for domain in (A, B))
     fake_b, fake_a = lesson.in_batches(G_AB, a), lesson.in_batches(G_BA, b)
-    eyes = lesson.eye_row(torch.cat([a, b]))
-    sets = {"A": a, "G_AB(A)": fake_b, "G_BA(G_AB(A))": lesson.in_batches(G_BA, fake_b)}
-    sets |= {"B": b, "G_BA(B)": fake_a}
+    sets = {
+        "A": a,
+        "G_AB(A)": fake_b,
+        "G_BA(G_AB(A))": lesson.in_batches(G_BA, fake_b),
+        "B": b,
+        "G_BA(B)": fake_a,
+    }
     for name, faces in sets.items():
         share = (lesson.in_batches(classifier, faces) > 0).float().mean().item()
         yield name, "classified as B", share, len(faces)
+    eyes = lesson.eye_row(torch.cat([a, b]))
     for name, before, after in (("G_AB(A)", a, fake_b), ("G_BA(B)", b, fake_a)):
         yield name, "identity kept", lesson.identity_kept(before, after), len(before)
         yield from change_by_band(name, before, after, eyes)
 
 
 def train(settings, images):
-    """The run, and rows (subject, measure, value, n)."""
+    """Train the CycleGAN, and measure it -> rows (subject, measure, value, n)."""
     A, B, common = lesson.domains(settings)
     bounded = settings.but(experiment_images=math.ceil(images / 3))  # the lesson's section: 3 x
     run = lesson.train_cyclegan(A, B, bounded)
     G_AB, G_BA = run.parts["generators"].eval()
-    rows = [("A", "faces to train on", len(A), len(A)), ("B", "faces to train on", len(B), len(B))]
+    yield "A", "faces to train on", len(A), len(A)
+    yield "B", "faces to train on", len(B), len(B)
     if "drawn_faces" in Path(A.root).parts:
-        rows += compare_with_truth(G_AB, G_BA, A, B, common, settings)
-    return run, [*rows, *ask_classifier(G_AB, G_BA, A, B)]
+        yield from compare_with_truth(G_AB, G_BA, A, B, common, settings)
+    yield from ask_classifier(G_AB, G_BA, A, B)
+
+
+def words_of(args):
+    """What tells one experiment from another, in words."""
+    words, usual = args.label, lesson.settings
+    if (args.cycle, args.identity) != (usual.cycle_weight, usual.identity_weight):
+        words += f", cycle {args.cycle:g}, identity {args.identity:g}"
+    if args.same != usual.domain_same:
+        words += f", same {args.same or 'any'}"
+    return words
 
 
 def main(arguments=None):
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("faces")
-    parser.add_argument("--label", default="Heavy_Makeup")
-    parser.add_argument("--same", default="Male", help="an empty text: among all")
+    parser, usual = parser_of(__doc__, "makeup.csv"), lesson.settings
+    parser.add_argument("--label", default=usual.domain_label)
+    parser.add_argument("--same", default=usual.domain_same, help="an empty text: among all")
     parser.add_argument("--size", type=int, default=32, help="pixels")
-    weights = lesson.settings.cycle_weight, lesson.settings.identity_weight
-    parser.add_argument("--cycle", type=float, default=weights[0], help="its weight")
-    parser.add_argument("--identity", type=float, default=weights[1], help="its weight")
+    parser.add_argument("--cycle", type=float, default=usual.cycle_weight, help="its weight")
+    parser.add_argument("--identity", type=float, default=usual.identity_weight, help="its weight")
     parser.add_argument("--images", type=int, default=40_000, help="to train on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--table", type=Path, default=HERE / "makeup.csv")
     args = parser.parse_args(arguments)
 
-    changes = dict(image_size=args.size, seed=args.seed, domain_label=args.label)
-    changes |= dict(domain_same=args.same or None)
-    changes |= dict(cycle_weight=args.cycle, identity_weight=args.identity)
+    changes = dict(
+        image_size=args.size,
+        seed=args.seed,
+        domain_label=args.label,
+        domain_same=args.same or None,
+        cycle_weight=args.cycle,
+        identity_weight=args.identity,
+    )
     experiment, table = prepare(args.faces, args.runs, **changes), Table(args.table)
-    words = args.label
-    if (args.cycle, args.identity) != weights:
-        words += f", cycle {args.cycle:g}, identity {args.identity:g}"
-    words += f", same {args.same or 'any'}" if args.same != "Male" else ""
-    row = dict(experiment=words, data=experiment.data, size=args.size, images=args.images)
-    row["seed"] = args.seed
+    row = dict(experiment=words_of(args), data=experiment.data, size=args.size)
+    row |= dict(images=args.images, seed=args.seed)
     if table.has(**row):
         return
     settings = experiment.settings
     out_dir = f"{settings.out_dir}_{args.label}_{args.size}_{args.images}"
-    run, found = train(settings.but(out_dir=out_dir), args.images)
-    for subject, measure, value, n in found:
+    rows = [*train(settings.but(out_dir=out_dir), args.images)]  # all of them, or none
+    for subject, measure, value, n in rows:
         table.add(**row, subject=subject, measure=measure, value=value, n=n)
 
 

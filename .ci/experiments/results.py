@@ -1,49 +1,47 @@
-"""Train by several recipes, score the faces, and add a row to results.csv as each run is finished.
+"""Train by several recipes, score the faces, and add a row to results.csv as each run ends.
 
-    python .ci/experiments/results.py FACES [--only NAME ...] [--minutes 2 5 10 20] [--seeds 0 ...]
-        [--images 384000 ...] [--size 32] [--set lr=0.0004 ...]
+    python .ci/experiments/results.py FACES [--only NAME ...] [--images 50000 ...] [--seeds 0 ...]
+        [--minutes 5 ...] [--size 32] [--set lr=0.0004 ...]
 
-FACES: a folder of face photographs, or "drawn". A recipe is "notebook" (the whole run of section
-14), the baseline (baseline.py), or what differs from the plain step at constant rates: the
-notebook's CHOICES, "constant" (nothing differs), two for the gallery of what goes wrong, one for an
-hour; --set changes settings of any of them. A run that was stopped goes on where it was; one that
-is in the table is not made again. --images, in place of minutes, compares recipes whatever the
-speed of the machine.
+FACES: a folder of face photographs, or "drawn". A recipe is "notebook" (the lesson's whole run),
+the baseline (baseline.py), or what differs from the plain step at constant rates: the notebook's
+CHOICES, "constant" (nothing differs), two for the gallery of what goes wrong, one for an hour.
+--set changes settings of any of them. A run that was stopped continues; one that is in the table is
+not made again. --images compares recipes whatever the speed of the machine; --minutes, in its
+place, compares what a minute gives.
 
-`ffd_validation` is the Fréchet face distance to the held-out faces that choose the best moment of
-the run and the recipe. The other scores are taken on other held-out faces (`faces` of them), with
-as many generated ones, twice as many for the FFD, of latents that chose nothing.
+`ffd_validation` is the Fréchet face distance to the held-out faces that choose the best checkpoint
+and the recipe. The other scores are taken on other held-out faces (`faces` of them), with as many
+generated ones, twice as many for the FFD, of latents that chose nothing.
 """
 
-import argparse
 import ast
 import dataclasses
 import functools
 import re
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import baseline
 import numpy as np
 import torch
 from common import (
-    HERE,
-    RUNS,
     Table,
     device,
     helpers,
     is_past,
     lesson,
+    parser_of,
+    parts_of,
     prepare,
+    samples_of,
     train_until,
 )
 
-SETTINGS = ("image_size", "batch_size", "z_size", "d_conv_dim", "g_conv_dim", "lr", "d_lr", "beta1")
-COLUMNS = (
-    *("data", "recipe", "seed", "minutes", "images", "images_per_second", "d_loss", "g_loss"),
-    *("ffd_validation", "ffd", "swd", "precision", "recall", "ms_ssim", "faces", "settings"),
-    *("machine", "commit"),
-)
-SCORES = COLUMNS[8:14]
+SETTINGS = "image_size batch_size z_size d_conv_dim g_conv_dim lr d_lr beta1".split()
+SCORES = "ffd_validation ffd swd precision recall ms_ssim".split()
+OF_RUNS = "data recipe seed minutes images images_per_second d_loss g_loss".split()
+COLUMNS = *OF_RUNS, *SCORES, "faces", "settings", "machine", "commit"
 
 
 def constant(settings, D, G):
@@ -93,17 +91,18 @@ CHANGED_SETTINGS = {
 }
 
 
-def build(recipe, experiment):
-    """What the recipe trains: settings, D, G, and other arguments of common.train_until."""
-    settings = experiment.settings
+def build(recipe, settings):
+    """What a recipe trains -> settings, parts, and other arguments of common.train_until."""
     torch.manual_seed(settings.seed)
     if recipe == "baseline":
-        D, G = (net.to(device()) for net in baseline.networks(settings.image_size))
-        optimizers = baseline.adam(D), baseline.adam(G)
-        options = dict(optimizers=optimizers, step=baseline.step, average=newest_weights)
-        return dict(settings=settings, D=D, G=G) | options
+        networks = [network.to(device()) for network in baseline.networks(settings)]
+        parts = parts_of(settings, *networks, newest_weights, baseline.adam)
+        loader = baseline.loader(settings.batch_size, settings.image_size, settings.data_dir)
+        return settings, parts, {"step": baseline.step, "loader": loader}
     D, G = lesson.fresh(settings)
-    return dict(settings=settings, D=D, G=G) | CHANGES[recipe](settings, D, G)
+    built = dict(settings=settings, D=D, G=G) | CHANGES[recipe](settings, D, G)
+    settings, D, G = (built.pop(name) for name in ("settings", "D", "G"))
+    return settings, parts_of(settings, D, G), built
 
 
 def newest_weights(averages, weights, n):
@@ -112,25 +111,13 @@ def newest_weights(averages, weights, n):
         average.copy_(weight)
 
 
-def train(recipe, experiment, parts, stop, folder):
-    """The run of a recipe whose parts `build` made, continued up to the StopRule."""
-    settings = parts.pop("settings")
-    loader = experiment.loader
-    if recipe == "baseline":
-        loader = baseline.loader(settings.image_size, settings.data_dir)
-    changed = dataclasses.replace(experiment, settings=settings, loader=loader)
-    return train_until(stop, folder, changed, name=recipe, **parts)
-
-
 def scores(faces, test, validation_features):
     """What the table has of faces, twice as many as those to test on."""
-    n = len(test)
-    seen, real = helpers.face_features(faces), helpers.face_features(test)
-    values = [lesson.frechet_distance(seen, validation_features)]
-    values += [lesson.frechet_distance(seen, real)]
-    values += [float(np.mean(lesson.sliced_wasserstein(test, faces[:n])))]
-    values += [*lesson.precision_recall(real, seen[:n]), lesson.ms_ssim(faces[:n])]
-    return dict(zip(SCORES, values))
+    seen = helpers.face_features(faces)
+    both = validation_features, helpers.face_features(test)
+    distances = [lesson.frechet_distance(seen, features) for features in both]
+    _, *others = lesson.all_scores(faces[: len(test)], test)
+    return dict(zip(SCORES, distances + others))
 
 
 def add_references(table, experiment, test):
@@ -144,94 +131,74 @@ def add_references(table, experiment, test):
 
 
 def add_run(table, row, run, experiment, test):
-    generator = run.best_generator()
-    faces = lesson.sample_faces(generator, 2 * len(test), 1000 + experiment.settings.seed)
+    faces = samples_of(run, experiment, 2 * len(test))
     d_loss, g_loss = np.mean(run.losses[-20:], 0).tolist()
     seen = dict(images=run.images, images_per_second=run.images_per_second)
     found = scores(faces, test, experiment.validation_features)
     table.add(**seen | row, d_loss=d_loss, g_loss=g_loss, **found)
 
 
-def measure(table, recipe, experiment, limit, test, runs):
+def measure(table, recipe, experiment, limit, runs):
     """Train until a limit, {"images": 50_000} say, and add a row, unless it is there."""
-    parts, data = build(recipe, experiment), experiment.data
-    settings = parts["settings"]  # what really runs
-    words = ", ".join(f"{name} {getattr(settings, name)}" for name in SETTINGS)
-    row = dict(data=data, recipe=recipe, seed=settings.seed, minutes="", settings=words) | limit
+    settings, parts, options = build(recipe, experiment.settings)
+    words = ", ".join(f"{name} {getattr(settings, name)}" for name in SETTINGS)  # what really runs
+    seed, data = settings.seed, experiment.data
+    row = dict(data=data, recipe=recipe, seed=seed, minutes="", settings=words) | limit
     if table.has(**row):
         return
-    row["faces"] = len(test)
-    evolves = "decay" in recipe or "rate" in recipe or recipe.startswith("notebook")
-    [(unit, most)] = limit.items()
-    name = f"{recipe}, seed {settings.seed}" + (f", {most:.15g} {unit}" if evolves else "")
-    folder = Path(runs, "results", data, "_".join(re.findall(r"[\w.]+", name)))
+    changed = dataclasses.replace(experiment, settings=settings)
+    folder = Path(runs, "results", data, folder_name(recipe, seed, limit, options))
+    stop = helpers.StopRule(**limit)
     try:
-        run = train(recipe, experiment, parts, helpers.StopRule(**limit), folder)
+        run = train_until(stop, folder, changed, parts, name=recipe, **options)
     except FloatingPointError as error:
         print(error)
         table.add(**row, d_loss="diverged")
         return
     if not is_past(run, **limit):
-        add_run(table, row, run, experiment, test)
+        test = experiment.real("test")
+        add_run(table, row | dict(faces=len(test)), run, experiment, test)
 
 
-def print_table(table, data):
-    """All rows of a data set in Markdown; of several seeds the mean, smallest and largest."""
-    groups = {}
-    for row in table.rows():
-        if row["data"] == data:
-            groups.setdefault((row["recipe"], row["settings"], row["minutes"]), []).append(row)
-    names = ("images_per_second", *SCORES)
-    print("| recipe | minutes | seeds |", " | ".join(names), "|")
-    print("|" + " --- |" * (3 + len(names)))
-    for (recipe, _, minutes), rows in sorted(groups.items()):
-        cells = [spread([row[name] for row in rows]) for name in names]
-        print(f"| {recipe} | {minutes} | {len(rows)} |", " | ".join(cells), "|")
-
-
-def spread(values):
-    values = [float(value) for value in values if value]
-    if not values:
-        return ""
-    ends = f" ({min(values):.4g} to {max(values):.4g})" if len(values) > 1 else ""
-    return f"{np.mean(values):.4g}{ends}"
+def folder_name(recipe, seed, limit, options):
+    """The name of a run's folder; where rates fall towards the limit, with the limit."""
+    words = f"{recipe}, seed {seed}"
+    if options.get("schedule", "constant") != "constant":
+        ((unit, most),) = limit.items()
+        words += f", {most:.15g} {unit}"
+    return "_".join(re.findall(r"[\w.]+", words))
 
 
 def setting(words):
     """("lr", 0.0004) of "lr=0.0004"."""
     name, _, value = words.partition("=")
     if name not in SETTINGS:
-        raise argparse.ArgumentTypeError(f"{name}: one of {', '.join(SETTINGS)} was expected")
+        raise ArgumentTypeError(f"{name} is not one of {', '.join(SETTINGS)}")
     return name, ast.literal_eval(value)
 
 
 def main(arguments=None):
     recipes = ["baseline", *CHANGES]
-    summary = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=summary)
-    parser.add_argument("faces")
+    parser = parser_of(__doc__, "results.csv")
     parser.add_argument("--only", nargs="+", choices=recipes, default=recipes, metavar="NAME")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10, 20])
-    parser.add_argument("--images", type=int, nargs="+", help="in place of minutes")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--images", type=int, nargs="+", default=[50_000, 100_000, 200_000])
+    limit.add_argument("--minutes", type=float, nargs="+", help="in place of images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--set", type=setting, nargs="+", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the runs are kept")
-    parser.add_argument("--table", type=Path, default=HERE / "results.csv")
     args = parser.parse_args(arguments)
 
-    unit, most = ("images", args.images) if args.images else ("minutes", args.minutes)
+    unit, most = ("minutes", args.minutes) if args.minutes else ("images", args.images)
     limits = [{unit: value} for value in sorted(most)]
     table, changes = Table(args.table, COLUMNS), dict(args.set) | {"image_size": args.size}
     for recipe in args.only:
         for seed in args.seeds:
             settings = CHANGED_SETTINGS.get(recipe, {}) | changes | {"seed": seed}
             experiment = prepare(args.faces, args.runs, **settings)
-            test = experiment.real("test")
-            add_references(table, experiment, test)
+            add_references(table, experiment, experiment.real("test"))
             for limit in limits:
-                measure(table, recipe, experiment, limit, test, args.runs)
-    print_table(table, experiment.data)
+                measure(table, recipe, experiment, limit, args.runs)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python .ci/experiments/tables.py [--check]
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written; it fails if a document differs from the rows.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written,
+and a document that differs from the rows is an error.
 """
 
 import argparse

@@ -29,7 +29,8 @@ def uniform(low, high, n, *shape):
 def varied(images):
     """Images mirrored, turned, moved, zoomed and relit at random, as photographs differ."""
     n = len(images)
-    angle, zoom, mirror = uniform(-0.125, 0.125, n), uniform(0.9, 1.1, n), uniform(-1, 1, n).sign()
+    angle, zoom = uniform(-0.125, 0.125, n), uniform(0.9, 1.1, n)
+    mirror = uniform(-1, 1, n).sign()
     sine, cosine = zoom * angle.sin(), zoom * angle.cos()
     across = [mirror * cosine, -sine, uniform(-0.08, 0.08, n)]
     down = [mirror * sine, cosine, uniform(-0.08, 0.08, n)]
@@ -54,19 +55,21 @@ def accuracy(network, images, labels, size):
 
 
 def train(network, images, labels, held_out, epochs, peak=4e-3):
+    """Print the accuracy on the held-out images and labels after each epoch."""
     steps = len(images) // BATCH
-    weights = network.parameters()
-    optimizer = torch.optim.AdamW(weights, peak, weight_decay=0.05, fused=True)
-    n_steps, schedules = epochs * steps, torch.optim.lr_scheduler
-    schedule = schedules.OneCycleLR(optimizer, peak, total_steps=n_steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(network.parameters(), peak, weight_decay=0.05, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=epochs * steps, pct_start=0.15
+    )
     started = time.perf_counter()
     for epoch in range(epochs):
         for step, rows in enumerate(torch.randperm(len(images)).split(BATCH)[:steps]):
-            x = varied(lesson.scale(images[rows].to(device())))
-            x = F.avg_pool2d(x, 2) if step % 2 else x
+            x, y = images[rows].to(device()), labels[rows].to(device())
+            x = varied(lesson.scale(x))
+            if step % 2:
+                x = F.avg_pool2d(x, 2)
             with helpers.autocast(device()):
-                logits = network(x).float()
-                loss = F.binary_cross_entropy_with_logits(logits, labels[rows].to(device()))
+                loss = F.binary_cross_entropy_with_logits(network(x).float(), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -81,13 +84,20 @@ def read(faces, attributes):
     names, table = read_attributes(attributes)
     dataset = lesson.get_dataloader(1, 64, faces).dataset
     pairs = []
-    for part in helpers.PARTS:
-        part = dataset.part(part)
+    for name in helpers.PARTS:
+        part = dataset.part(name)
         images = part.batch(range(len(part)))[0]
-        files = [part.names[row] for row in part.rows]
-        pairs.append((images, torch.tensor(np.array([table[file] for file in files])).float()))
+        labels = np.array([table[Path(part.names[row]).name] for row in part.rows])
+        pairs.append((images, torch.tensor(labels).float()))
     held_out = [torch.cat(column) for column in zip(*pairs[1:])]
     return names, pairs[0], held_out
+
+
+def save(network, names, path):
+    """Write the network with its weights in half precision."""
+    state = network.cpu().state_dict()
+    halved = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
+    torch.save({"attributes": names, "weights": halved}, path)
 
 
 def main(arguments=None):
@@ -103,13 +113,11 @@ def main(arguments=None):
     names, training, held_out = read(args.faces, args.attributes)
     network = FaceNetwork(n_attributes=len(names)).to(device(), memory_format=torch.channels_last)
     train(network, *training, held_out, args.epochs)
-    state = network.cpu().state_dict()
-    halved = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
-    torch.save({"attributes": names, "weights": halved}, args.weights)
+    save(network, names, args.weights)
     shares = held_out[1].mean(0)
     guess = torch.maximum(shares, 1 - shares).mean()
     print(f"{args.weights}: {args.weights.stat().st_size:,} bytes. ", end="")
-    print(f"Always saying what is more frequent would be right {guess:.2%} of the time.")
+    print(f"Always predicting the more frequent value is right {guess:.2%} of the time.")
 
 
 if __name__ == "__main__":

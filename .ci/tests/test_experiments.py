@@ -1,7 +1,9 @@
 """Every script behind the documents' tables and pictures runs, in small."""
 
+import contextlib
 import csv
 import importlib
+import re
 import types
 from functools import partial
 from pathlib import Path
@@ -9,49 +11,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
-import helpers
-
-STOP_RULE = helpers.StopRule  # as it is outside of the fixture below
-ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / ".ci" / "experiments"
-N_IMAGES = 80  # of each training, in place of minutes
+N_IMAGES = 80  # of each training
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """An empty folder, with networks of few channels and few drawn faces."""
-    place = tmp_path_factory.mktemp("experiments")
+def scripts(tmp_path_factory):
+    """The scripts, by name, in an empty folder, for small networks and few faces."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+        patch.chdir(tmp_path_factory.mktemp("experiments"))
         patch.syspath_prepend(EXPERIMENTS)
-        lesson = importlib.import_module("common").lesson
-        small = dict(n_drawn=1000, batch_size=8, d_conv_dim=4, g_conv_dim=4, domain_batch=8)
-        for name, value in small.items():
-            patch.setattr(lesson, name, value)
-        baseline = importlib.import_module("baseline")
-        patch.setattr(baseline, "networks", partial(baseline.networks, width=4))
-        patch.setattr(helpers, "CACHE", helpers.CACHE)  # the benchmark sets another one
-        stop = helpers.StopRule
-        patch.setattr(
-            helpers, "StopRule", lambda minutes=None, images=N_IMAGES: stop(images=images)
-        )
-        patch.setattr(lesson, "score", partial(lesson.score, n=100))
-        yield place
+        common, baseline = map(importlib.import_module, ("common", "baseline"))
+        narrow = dict(d_conv_dim=4, g_conv_dim=4)
+        small = common.lesson.settings.but(n_drawn=1000, batch_size=8, domain_batch=8, **narrow)
+        patch.setattr(common.lesson, "settings", small)
+        patch.setattr(common, "N_SCORED", 100)
+        recalibrate = partial(common.helpers.recalibrate_batch_norm, batches=5)
+        patch.setattr("assets.lib.stored_runs.recalibrate_batch_norm", recalibrate)
+        for name, value in (narrow | dict(batch_size=16)).items():
+            patch.setitem(baseline.SETTINGS, name, value)
+        yield importlib.import_module
 
 
 @pytest.fixture
-def no_export(monkeypatch):
-    """Runs that leave no generator.pt2, whose export takes seconds."""
-    monkeypatch.setattr(helpers, "export_generator", lambda *args: None)
+def no_export(scripts, monkeypatch):
+    """Runs that leave no generator.pt2, whose export takes a while."""
+    monkeypatch.setattr("assets.lib.run_files.export_generator", lambda *args: None)
 
 
-def run(script, *arguments):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    importlib.import_module(script).main([str(argument) for argument in arguments])
-    torch.set_num_threads(threads)
+def run(scripts, name, *arguments):
+    scripts(name).main([str(argument) for argument in arguments])
 
 
 def read(path):
@@ -59,92 +51,211 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def train(script, place, *arguments):
+def rows_of(scripts, name, *arguments):
     """Run a script that adds rows, twice: the second time it must find them there -> the rows."""
-    table = place / f"{script}.csv"
-    options = "--runs", place / "runs", "--table", table
-    run(script, "drawn", *arguments, *options)
+    table = Path(f"{name}.csv")
+    before = read(table) if table.exists() else []
+    run(scripts, name, "drawn", *arguments, "--runs", "runs", "--table", table)
     rows = read(table)
-    run(script, "drawn", *arguments, *options)
-    assert read(table) == rows, f"{script}: expected no row twice"
-    committed = read(EXPERIMENTS / f"{script}.csv")[0].keys()
-    assert rows[0].keys() == committed, f"{script}: expected the columns of the committed table"
-    return rows
+    run(scripts, name, "drawn", *arguments, "--runs", "runs", "--table", table)
+    assert read(table) == rows, f"{name}: expected no row twice"
+    assert all(row["machine"] and row["commit"] for row in rows), "expected machine and commit"
+    return rows[len(before) :]
+
+
+def values_of(rows, name):
+    return {row[name] for row in rows}
+
+
+# ---------------------------------------------------------------- recipes
 
 
 @pytest.fixture(scope="module")
-def a_run(place):
+def recipe_rows(scripts):
+    recipes = "--only", "baseline", "R1, linear decay", "the discriminator wins"
+    limits, narrow = ("--images", 16, N_IMAGES), ("--set", "d_conv_dim=4")
+    return rows_of(scripts, "results", *recipes, *limits, *narrow)
+
+
+@pytest.fixture(scope="module")
+def a_run(recipe_rows):
     """The folder of a finished run, with a generator and sample grids."""
-    recipes = "baseline", "R1, linear decay", "the discriminator wins"
-    rows = train("results", place, "--minutes", 1, "--only", *recipes)
-    names = {row["recipe"] for row in rows}
-    assert names == {"real", "noise", "usual", *recipes[1:]}, f"expected every recipe, got {names}"
-    assert all(float(row["ffd"]) > 0 for row in rows), f"expected scores, got {rows}"
-    rows = train("results", place, "--images", 16, 32, "--only", "rate: linear decay")
-    assert [row["images"] for row in rows[-2:]] == ["16", "32"], f"expected both, got {rows[-2:]}"
-    return next((place / "runs" / "results").rglob("R1*"))
+    return next(Path("runs", "results").rglob(f"R1*{N_IMAGES}_images"))
 
 
-def test_results(a_run):
-    assert (a_run / "generator.pt2").exists(), f"expected a generator in {a_run}"
+def test_each_recipe_adds_a_row_for_each_number_of_images(recipe_rows):
+    runs = [(row["recipe"], row["images"]) for row in recipe_rows if row["seed"]]
+    assert len(set(runs)) == len(runs) == 6, f"expected three recipes twice, got {runs}"
+    assert values_of(recipe_rows, "recipe") > {"real", "noise"}, "expected both to compare with"
+    assert all(float(row["ffd"]) > 0 for row in recipe_rows), f"expected scores in {recipe_rows}"
 
 
-@pytest.mark.parametrize("kind", ["strip", "faces", "losses", "rows"])
-def test_pictures(a_run, tmp_path, kind):
-    run("pictures", kind, a_run, tmp_path / "picture.png")
+def test_a_row_of_a_recipe_says_what_ran(scripts, no_export):
+    changed = "--images", N_IMAGES, "--set", "beta1=0.5", "g_conv_dim=6"
+    one, other = rows_of(scripts, "results", *changed, "--only", "equal rates", "baseline")
+    for words in ("g_conv_dim 6", "lr 0.0008", "d_lr 0.0008", "beta1 0.5"):
+        assert words in one["settings"], f"expected {words}, got {one['settings']}"
+    for words in ("batch_size 16", "g_conv_dim 6", "lr 0.0002", "d_lr 0.0002", "beta1 0.5"):
+        assert words in other["settings"], f"expected {words}, got {other['settings']}"
+    generator = scripts("common").load_generator(checkpoint_of("equal_rates"))
+    width = generator.layers[-1].in_channels
+    assert width == 6, f"expected a generator with 6 channels before the last layer, got {width}"
+
+
+def checkpoint_of(words):
+    return next(Path("runs", "results").rglob(f"{words}*/best.pt"))
+
+
+def test_a_recipe_can_be_bounded_by_minutes_and_trained_at_another_size(scripts, no_export):
+    limit = "--minutes", 0.002, "--size", 16
+    (row,) = rows_of(scripts, "results", *limit, "--only", "G: nearest")
+    assert row["minutes"] == "0.002" and int(row["images"]) > 0, f"got {row}"
+    assert "image_size 16" in row["settings"], f"got {row['settings']}"
+
+
+def test_the_recipes_of_the_committed_rows_exist(scripts):
+    recipes = {"baseline", "real", "noise", *scripts("results").CHANGES}
+    unknown = values_of(read(EXPERIMENTS / "results.csv"), "recipe") - recipes
+    assert not unknown, f"expected recipes of results.py, got {unknown}"
+
+
+def test_a_run_beyond_a_limit_gives_no_row(scripts, capsys):
+    run = types.SimpleNamespace(folder="runs/a", seconds=1200.0, images=50_000)
+    limits = dict(minutes=2), dict(minutes=20), dict(images=3000), dict(images=50_000)
+    found = [scripts("common").is_past(run, **limit) for limit in limits]
+    assert found == [True, False, True, False], f"expected 2 minutes, 3,000 images, got {found}"
+    assert capsys.readouterr().out.count("has reached 20 minutes and 50,000 images: no row") == 2
+
+
+@pytest.mark.parametrize("name", ["album", "conditional", "growing", "makeup", "results"])
+def test_committed_rows_have_the_columns_of_today(scripts, name):
+    columns = scripts("results").COLUMNS if name == "results" else scripts("common").MEASURES
+    committed = tuple(read(EXPERIMENTS / f"{name}.csv")[0])
+    assert committed == tuple(columns), f"expected {columns}, got {committed}"
+
+
+def test_a_table_refuses_a_column_that_it_lacks(scripts, tmp_path):
+    table = scripts("common").Table(tmp_path / "rows.csv")
+    with pytest.raises(ValueError, match="rows.csv has no column values"):
+        table.add(measure="FFD", values=3)
+    assert not table.rows(), "expected no row"
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("kind", ["strip", "faces", "rows"])
+def test_pictures_of_a_run(scripts, a_run, tmp_path, kind):
+    run(scripts, "pictures", kind, a_run, tmp_path / "picture.png")
     contrast = np.array(Image.open(tmp_path / "picture.png")).std()
     assert contrast > 5, f"{kind}: expected a picture, got a contrast of {contrast:.1f}"
 
 
-def test_pictures_of_three_runs_and_of_drawn_faces(a_run, tmp_path):
-    run("pictures", "three_runs", a_run, a_run, a_run, tmp_path / "three.png")
-    run("pictures", "drawn", tmp_path / "drawn.png", "--n", 4, "--columns", 2)
+def test_pictures_of_three_runs_and_of_drawn_faces(scripts, a_run, tmp_path):
+    run(scripts, "pictures", "three_runs", a_run, a_run, a_run, tmp_path / "three.png")
+    contrast = np.array(Image.open(tmp_path / "three.png")).std()
+    assert contrast > 5, f"expected a picture, got a contrast of {contrast:.1f}"
+    run(scripts, "pictures", "drawn", tmp_path / "drawn.png", "--n", 4, "--columns", 2)
     size = Image.open(tmp_path / "drawn.png").size
     assert size == (130, 130), f"expected 2 x 2 faces of 64 pixels, got {size}"
 
 
-def test_pictures_of_styles(place, tmp_path, monkeypatch):
-    pictures = importlib.import_module("pictures")
-    lesson = pictures.lesson
-    generator = lesson.StyleGenerator(lesson.z_size, lesson.g_conv_dim)
-    state = {"averaged": lesson.AveragedModel(generator).state_dict()}
-    monkeypatch.setattr(helpers, "load_checkpoint", lambda path: state)
-    run("pictures", "styles", tmp_path, tmp_path / "styles.png")
-    assert Image.open(tmp_path / "styles.png").height == 2 * (5 * 34 - 2), "expected five rows"
+def test_pictures_of_styles(scripts, tmp_path):
+    lesson = scripts("common").lesson
+    generator = lesson.StyleGenerator(8, 4, image_size=16)
+    averaged = lesson.AveragedModel(generator)
+    state = dict(settings=dict(z_size=8, g_conv_dim=4, image_size=16), step=1, random_state=None)
+    state |= dict(G=generator.state_dict(), averaged=averaged.state_dict())
+    torch.save(state, tmp_path / "best.pt")
+    with small_latents(lesson):
+        run(scripts, "pictures", "styles", tmp_path, tmp_path / "styles.png")
+    size = Image.open(tmp_path / "styles.png").size
+    assert size == (2 * (8 * 18 - 2), 2 * (5 * 18 - 2)), f"expected five rows of eight, got {size}"
 
 
-def test_audit(a_run, capsys):
-    folder = importlib.import_module("common").lesson.faces_dir
-    run("audit", folder, a_run / "generator.pt2", "--n", 200)
+@contextlib.contextmanager
+def small_latents(lesson):
+    before = lesson.settings
+    lesson.settings = before.but(z_size=8)
+    yield
+    lesson.settings = before
+
+
+def words_and_shapes(svg):
+    """The words of a diagram, in order, and how many of each kind of shape it has."""
+    words = re.findall(r"<!-- (.*?) -->", svg, re.DOTALL)
+    kinds = re.findall(r"<(path|image|use|g)\b", svg)
+    return words, {kind: kinds.count(kind) for kind in kinds}
+
+
+def test_diagrams_are_the_committed_ones(scripts, tmp_path):
+    run(scripts, "diagrams", "--folder", tmp_path)
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert drawn.keys() == {"gan.svg", "cyclegan.svg"}, f"expected two, got {drawn.keys()}"
+    for name, svg in drawn.items():
+        committed = (ROOT / "assets" / "images" / name).read_text(encoding="utf-8")
+        found, expected = words_and_shapes(svg), words_and_shapes(committed)
+        assert found == expected, f"{name}: expected {expected}, got {found}"
+        assert str(ROOT) not in svg, f"{name}: expected no path of this machine"
+
+
+# ---------------------------------------------------------------- labels, makeup, albums, sizes
+
+
+def test_audit(scripts, a_run, capsys):
+    folder = Path("drawn_faces", "1000_at_64_v3")
+    run(scripts, "audit", folder, a_run / "generator.pt2", "--n", 200)
     printed = capsys.readouterr().out
-    assert "| very light |" in printed, f"expected the table of the audit, got {printed}"
-    assert "of those held out" in printed, f"expected the share of copies, got {printed}"
+    for words in ("Smiling: ", "very light", "of the held-out ones"):
+        assert words in printed, f"expected {words!r} in the audit, got {printed}"
 
 
-def test_conditional(place, no_export, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("conditional"), "SAMPLES", 200)
-    rows = train("conditional", place, "--labels", "Male", "Smiling")
-    measures = {row["measure"] for row in rows}
+def test_conditional(scripts, no_export, monkeypatch):
+    monkeypatch.setattr(scripts("conditional"), "N_SAMPLES", 200)
+    images = "--images", N_IMAGES, "--size", 16
+    rows = rows_of(scripts, "conditional", *images, "--labels", "Male", "Smiling")
+    measures = values_of(rows, "measure")
     assert "balanced accuracy, generated" in measures, f"expected it measured, got {measures}"
-    rows = train("conditional", place, "--balanced", "Male")
-    measures = {row["measure"] for row in rows}
+    assert values_of(rows, "images") == {str(N_IMAGES)}, "expected the images that were asked for"
+    rows = rows_of(scripts, "conditional", *images, "--balanced", "Male")
+    measures = values_of(rows, "measure")
     assert "share, generated from equal shares" in measures, f"expected shares, got {measures}"
 
 
-def test_makeup(place, no_export, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("makeup"), "PEOPLE", 20)
-    rows = train("makeup", place)
-    subjects = {row["subject"] for row in rows}
+def test_labels_that_exclude_each_other_are_named_by_a_classifier(scripts):
+    conditional = scripts("conditional")
+
+    class Asked(torch.nn.Linear):  # a picture that is the labels themselves
+        z_size = 2
+
+        def forward(self, z, labels):
+            return labels
+
+    generator, classifier = Asked(1, 1), torch.nn.Linear(3, 3)
+    classifier.load_state_dict({"weight": torch.eye(3), "bias": torch.zeros(3)})
+    truth = torch.eye(3).repeat(5, 1)
+    classified = classifier, truth.roll(1, 1), truth  # all real faces are named wrongly
+    rows = list(conditional.right_labels(generator, classified, ["a", "b", "c"]))
+    found = {(name, measure): value for name, measure, value, _ in rows}
+    for name in "abc":
+        assert found[name, "right label, generated"] == 1, f"{name}: got {found}"
+        assert found[name, "right label, real faces"] == 0, f"{name}: got {found}"
+
+
+def test_makeup(scripts, no_export, monkeypatch):
+    monkeypatch.setattr(scripts("makeup"), "N_PEOPLE", 20)
+    small = "--size", 16, "--images"
+    rows = rows_of(scripts, "makeup", *small, N_IMAGES)
     expected = {"A to B, CycleGAN", "B to A, CycleGAN", "G_BA(G_AB(A))"}
-    assert expected <= subjects, f"expected {expected}, got {subjects}"
-    rows = train("makeup", place, "--same", "")
-    n = {row["experiment"]: int(row["n"]) for row in rows if row["measure"] == "faces to train on"}
-    few, many = n["Heavy_Makeup"], n["Heavy_Makeup, same any"]
-    assert few < many, f"expected more faces among all than among women, got {many} and {few}"
+    assert expected <= values_of(rows, "subject"), f"expected {expected}, got {rows}"
+    others = rows_of(scripts, "makeup", *small, 8, "--same", "")
+    assert values_of(others, "experiment") == {"Heavy_Makeup, same any"}
+    few, many = ([int(row["n"]) for row in x if row["subject"] == "A"] for x in (rows, others))
+    assert few[0] < many[0], f"expected more faces among all than among women, got {few}, {many}"
 
 
-def test_changes_by_makeup_are_split_by_region(place):
-    makeup = importlib.import_module("makeup")
+def test_changes_by_makeup_are_split_by_region(scripts):
+    makeup = scripts("makeup")
     faces = torch.full((20, 3, 32, 32), -0.5)
     region = makeup.makeup_region(32, 13)
     rows = list(makeup.change_by_band("G", faces, faces + 0.2 * region, 13))
@@ -153,129 +264,116 @@ def test_changes_by_makeup_are_split_by_region(place):
     assert values == expected, f"expected {expected}, got {values}"
 
 
-def test_album(place, no_export):
-    rows = train("album", place, "--label", "Smiling", "--n", 60, "--augmented", "--minutes", 2)
-    found = {(row["subject"], row["measure"]) for row in rows}
-    expected = {(subject, measure) for subject in ("real", "from nothing, shifted")
-                for measure in ("FFD", "copies")}  # fmt: skip
-    assert expected <= found, f"expected {expected}, got {found}"
+def test_album(scripts, no_export, monkeypatch):
+    monkeypatch.setattr(scripts("album"), "N_GENERATED", 200)
+    kind = "--label", "Smiling", "--n", 60, "--augmented"
+    rows = rows_of(scripts, "album", *kind, "--images", 64, 128)
+    found = {(row["subject"], row["images"], row["measure"]) for row in rows}
+    for subject, images in (("real", ""), ("from nothing, shifted", "64")):
+        for measure in ("FFD", "copies"):
+            assert (subject, images, measure) in found, f"{subject}, {measure}: got {found}"
+    assert ("from nothing, shifted", "128", "recall") in found, f"expected both, got {found}"
 
 
-def test_growing(place, no_export):
-    rows = train("growing", place, "--size", 64, "--grown-only")
+def test_growing(scripts, no_export):
+    small = "--size", 64, "--images", N_IMAGES
+    rows = rows_of(scripts, "growing", *small, "--grown-only")
     assert all(row["subject"].startswith("grown") for row in rows), "expected no other way"
-    rows = train("growing", place, "--size", 64)
-    starts = {row["subject"].partition(":")[0] for row in rows}
-    assert starts == {"grown", "from the start"}, f"expected both, got {starts}"
-    for way in starts:
+    rows += rows_of(scripts, "growing", *small)
+    for way in ("grown", "from the start"):
         subject = f"{way}: at 64 pixels, test faces"
         found = {row["measure"] for row in rows if row["subject"] == subject}
         assert found >= {"ffd", "precision", "recall"}, f"{way}: expected all scores, got {found}"
-    smaller = next((place / "runs").rglob("grown_to_32_of_64/last.pt"))
-    rows = train("growing", place, "--size", 64, "--grown-only", "--start", smaller)
-    rows = [row for row in rows if row["experiment"] == f"growing from {smaller.as_posix()}"]
+    smaller = next(Path("runs").rglob("grown_to_32_of_64*/last.pt"))
+    rows = rows_of(scripts, "growing", *small, "--grown-only", "--start", smaller)
     sizes = {row["subject"].partition(" pixels")[0] for row in rows}
     assert sizes == {"grown: at 64"}, f"from a file: expected the full size alone, got {sizes}"
 
 
-def test_benchmark(place, monkeypatch, capsys):
-    benchmark = importlib.import_module("benchmark")
+# ---------------------------------------------------------------- speed
+
+
+@pytest.fixture
+def small_benchmark(scripts, monkeypatch):
+    """benchmark.py in one process, and the arguments for a short call."""
+    benchmark = scripts("benchmark")
     monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
-    monkeypatch.setattr(benchmark, "speed_of", lambda *args: 1000.0)
     monkeypatch.setattr(benchmark, "MOST_STEPS", 2)
-    monkeypatch.setattr(helpers, "has_fast_bfloat16", lambda device: False)
-    data = str(helpers.find_data("drawn", n_drawn=1000, image_size=32))
-    small = "--sizes", 32, "--batch", 8, "--seconds", 0.01, "--pairs", 1, "--data", data
-    run("benchmark", *small)
-    assert "with the default settings |" in capsys.readouterr().out, "expected the first row"
-    run("benchmark", "--ranks", 2, *small)
+    monkeypatch.setattr(
+        "assets.lib.decoding.CACHE", Path("cache")
+    )  # the benchmark sets another one
+    data = scripts("common").prepare("drawn").settings.data_dir
+    return "--sizes", 32, "--batch", 8, "--seconds", 0.01, "--pairs", 1, "--data", data
+
+
+def test_benchmark(scripts, small_benchmark, capsys):
+    run(scripts, "benchmark", *small_benchmark, "--only", "default", "float32, step only")
+    printed = capsys.readouterr().out
+    for words in ("with the default settings |", "batch 8, float32, step only |"):
+        assert words in printed, f"expected a row {words!r}, got {printed}"
+
+
+def test_benchmark_of_ranks(scripts, small_benchmark, monkeypatch, capsys):
+    benchmark, *_, data = scripts("benchmark"), *small_benchmark
+    monkeypatch.setattr(benchmark, "speed_of", lambda *args: 1000.0)
+    run(scripts, "benchmark", "--ranks", 2, *small_benchmark)
     assert "1.00 (1.00 to 1.00)" in capsys.readouterr().out, "expected ratios"
     benchmark.train_as_rank(8, 0.01, data)
     assert "images/s: " in capsys.readouterr().out, "expected a rank's speed"
 
 
-def test_the_face_network_can_be_trained(place, tmp_path, monkeypatch, capsys):
-    script = importlib.import_module("train_face_network")
-    monkeypatch.setattr(script, "FaceNetwork", partial(script.FaceNetwork, (4, 4, 4, 4)))
-    folder = helpers.find_data("drawn", n_drawn=1000, image_size=32)
-    attributes = next(Path(folder).rglob("list_attr*"))
-    run("train_face_network", folder, attributes, "--epochs", 1, "--weights", tmp_path / "new.pt")
-    assert "at 32 pixels" in capsys.readouterr().out, "expected the accuracy"
-    stored = torch.load(tmp_path / "new.pt", weights_only=True)
-    assert set(stored) == {"attributes", "weights"}, f"expected both, got {set(stored)}"
-
-
-def test_diagrams_are_the_committed_ones(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    run("diagrams", "--folder", tmp_path)
-    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    run("diagrams", "--folder", tmp_path)
-    for name, content in first.items():
-        assert (tmp_path / name).read_bytes() == content, f"{name}: expected the same bytes again"
-        size = (ROOT / "assets" / name).stat().st_size
-        same = abs(size - len(content)) < 0.05 * size
-        assert same, f"{name}: expected the committed one, got another size"
-
-
-def test_equal_steps(place, monkeypatch):
-    monkeypatch.setattr(helpers, "StopRule", STOP_RULE)
-    monkeypatch.setattr(importlib.import_module("equal_steps"), "CASES", ((8, 1.0), (16, 2.0)))
-    features = helpers.face_features  # of fewer faces, to save time
-    monkeypatch.setattr(helpers, "face_features", lambda faces: features(faces[:200]))
-    rows = train("equal_steps", place, "--steps", 3, 6)
-    batches = [(row["batch"], row["steps"], row["images"]) for row in rows]
-    expected = [("8", "3", "24"), ("16", "3", "48"), ("8", "6", "48"), ("16", "6", "96")]
-    assert batches == expected, f"expected {expected}, got {batches}"
-    assert all(float(row["ffd"]) > 0 for row in rows), f"expected scores, got {rows}"
-
-
-def test_a_run_beyond_a_limit_gives_no_row(place, capsys):
-    common = importlib.import_module("common")
-    run = types.SimpleNamespace(folder="runs/a", seconds=1200.0, images=50_000)
-    limits = dict(minutes=2), dict(minutes=20), dict(images=3000), dict(images=50_000)
-    found = [common.is_past(run, **limit) for limit in limits]
-    assert found == [True, False, True, False], f"expected 2 minutes, 3,000 images, got {found}"
-    assert capsys.readouterr().out.count("has had 20 minutes, 50,000 images: no row") == 2
-
-
-def test_gpu(place, no_export, monkeypatch):
-    gpu = importlib.import_module("gpu")
+def test_gpu(scripts, no_export, monkeypatch):
+    gpu = scripts("gpu")
     monkeypatch.setattr(gpu, "run_cells", lambda settings, namespace: iter([]))  # test_devices.py
     monkeypatch.setattr(gpu, "STEPS", 2)
-    small = "--sizes", 32, "--batches", 4, "--seconds", 0.01, "--minutes", 1
-    table, options = place / "gpu.csv", ("--runs", place / "gpu", "--table", place / "gpu.csv")
-    run("gpu", "drawn", *small, *options)
+    small = "--sizes", 32, "--batches", 4, "--seconds", 0.01, "--minutes", 0.002
+    table, runs = Path("gpu.csv").absolute(), ("--runs", "gpu")
+    run(scripts, "gpu", "drawn", *small, *runs, "--table", table)
     rows = read(table)
-    run("gpu", "drawn", *small, *options)
+    run(scripts, "gpu", "drawn", *small, *runs, "--table", table)
     assert read(table) == rows, "expected no row twice"
     speeds = [row for row in rows if row["experiment"] == "speed"]
     assert [float(row["value"]) > 0 for row in speeds] == [True] * 3, f"got {speeds}"
     values = {row["experiment"]: row["value"] for row in rows}
     assert values["checkpoint"] == "4", f"expected 2 steps and 2 more, got {values['checkpoint']}"
-    elsewhere = place / "gpu_elsewhere.csv"
-    late = "--limit", 0, "--runs", place / "gpu", "--table", elsewhere
-    run("gpu", "drawn", "--only", "checkpoint", "speed", "faces", *small, *late)
-    steps = [(row["experiment"], row["value"]) for row in read(elsewhere)]
-    assert steps == [("checkpoint", "8")], f"expected 4 steps more, and no time left, got {steps}"
     scored = {row["measure"] for row in rows if row["experiment"] == "faces"}
     assert {"ffd", "precision", "recall"} <= scored, f"expected scores, got {scored}"
+    late = "--limit", 0, "--only", "checkpoint", "speed", "faces"
+    run(scripts, "gpu", "drawn", *small, *late, *runs, "--table", "elsewhere.csv")
+    steps = [(row["experiment"], row["value"]) for row in read("elsewhere.csv")]
+    assert steps == [("checkpoint", "8")], f"expected 4 steps more, and no time left, got {steps}"
 
 
-def test_the_committed_generator_is_written(place):
+# ---------------------------------------------------------------- committed weights
+
+
+def test_the_face_network_can_be_trained(scripts, tmp_path, monkeypatch, capsys):
+    script = scripts("train_face_network")
+    monkeypatch.setattr(script, "FaceNetwork", partial(script.FaceNetwork, (4, 4, 4, 4)))
+    folder = scripts("common").prepare("drawn").settings.data_dir
+    attributes = next(Path(folder).rglob("list_attr*"))
+    new = tmp_path / "new.pt"
+    run(scripts, "train_face_network", folder, attributes, "--epochs", 1, "--weights", new)
+    assert "at 32 pixels" in capsys.readouterr().out, "expected the accuracy"
+    stored = torch.load(new, weights_only=True)
+    assert set(stored) == {"attributes", "weights"}, f"expected both, got {set(stored)}"
+
+
+def test_the_committed_generator_is_written_in_the_sizes_of_its_run(scripts, tmp_path):
     pytest.importorskip("onnxscript", reason="onnxscript is optional")
-    common = importlib.import_module("common")
-    D, G = common.lesson.build_network(32, 48, 100)
-    sizes = dict(image_size=32, z_size=100, d_conv_dim=32, g_conv_dim=48)
+    common = scripts("common")
+    D, G = common.lesson.build_network(4, 6, 8, 16)
+    sizes = dict(image_size=16, z_size=8, d_conv_dim=4, g_conv_dim=6)
     state = dict(settings=sizes | {"data": "/"}, step=2, random_state=None, D=D.state_dict())
-    torch.save(state | {"G": G.state_dict()}, place / "best.pt")
-    run("committed", place / "best.pt", "--folder", place)
-    z = torch.randn(3, 100)
-    wanted = helpers.recalibrate_batch_norm(G, 100)(z)
-    off = (common.load_generator(place / "celeba_32.pt")(z) - wanted).abs().max()
+    torch.save(state | {"G": G.state_dict()}, tmp_path / "best.pt")
+    run(scripts, "committed", tmp_path / "best.pt", "--folder", tmp_path)
+    z = torch.randn(3, 8)
+    wanted = scripts("committed").helpers.recalibrate_batch_norm(G, 8)(z)
+    off = (common.load_generator(tmp_path / "celeba_32.pt")(z) - wanted).abs().max()
     assert off < 1e-5, f"expected the same faces from the weights, got {off} off"
-    kept = torch.load(place / "celeba_32.pt", weights_only=True)
+    kept = torch.load(tmp_path / "celeba_32.pt", weights_only=True)
     assert kept["settings"] == sizes, f"expected the sizes alone, got {kept['settings']}"
     for name, weight in D.state_dict().items():
         assert kept["D"][name].equal(weight), f"expected the run's discriminator, not so {name}"
-    written = (place / "celeba_32.onnx").read_bytes()
+    written = (tmp_path / "celeba_32.onnx").read_bytes()
     assert str(ROOT).encode() not in written, "expected no path of this machine in the file"
