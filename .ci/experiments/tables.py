@@ -49,7 +49,7 @@ def spread(found, name):
 
 
 def by_images(found):
-    """Rows of a recipe, grouped by the images they were given."""
+    """Rows of a recipe, grouped by the images that they saw."""
     groups = {}
     for row in found:
         groups.setdefault(int(row["images"]), []).append(row)
@@ -57,25 +57,27 @@ def by_images(found):
 
 
 def recipe(name):
-    """Rows of a recipe at 32 pixels that were bounded by images, by that number."""
-    found = rows("results", data=CELEBA, recipe=name, minutes="")
+    """Rows of a recipe at 32 pixels, by the images that they saw."""
+    found = rows("results", data=CELEBA, recipe=name)
     return by_images([row for row in found if row["settings"].startswith("image_size 32,")])
 
 
+LOOPS = {"baseline": "baseline", "notebook": "this notebook"}
+
+
 def images():
-    """FFD of the notebook and the baseline after as many images."""
-    ours, baseline = recipe("notebook"), recipe("baseline")
+    """FFD of the baseline and of the notebook by the images that they saw."""
     lines = []
-    for n in sorted({*ours, *baseline}):
-        cells = [spread(x[n], "ffd") if n in x else "" for x in (baseline, ours)]
-        lines.append([f"{n:,}", *cells])
-    return markdown(["images", "FFD, baseline", "FFD, this notebook"], lines)
+    for name, words in LOOPS.items():
+        for n, found in sorted(recipe(name).items()):
+            lines.append([words, f"{n:,}", spread(found, "ffd")])
+    return markdown(["loop", "images", "FFD"], lines)
 
 
 def scores():
     """All scores of the notebook and the baseline after as many images, and of real faces."""
     lines = []
-    for name, words in (("baseline", "baseline"), ("notebook", "this notebook")):
+    for name, words in LOOPS.items():
         for n, found in sorted(recipe(name).items()):
             cells = [spread(found, score) for score in SCORES]
             lines.append([words, f"{n:,}", str(len(found)), *cells])
