@@ -393,3 +393,14 @@ def test_checkpoints_know_nothing_of_training(tmp_path):
     assert Checkpoints(tmp_path / "run", {"seed": 0}, True).read() == content | {"step": 4}
     previous = load_checkpoint(tmp_path / "run" / "previous.pt")
     assert previous == content, f"expected the one before, got {previous}"
+
+
+def test_a_process_that_lost_its_lock_writes_nothing_more(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run", {}, resume=True)
+    with checkpoints.held():
+        checkpoints.write("last.pt", {"step": 1})
+        before = contents_of(tmp_path / "run")
+        checkpoints.lock.release(force=True)  # as after a long sleep, on a drive without locks
+        with pytest.raises(RuntimeError, match="taken over .*run"):
+            checkpoints.write("last.pt", {"step": 2})
+        assert contents_of(tmp_path / "run") == before, "expected the files as they were"

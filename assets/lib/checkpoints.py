@@ -33,6 +33,7 @@ class Checkpoints:
         self.settings, self.resume, self.patience = settings, resume, patience
         self.folder = choose_folder(out_dir, settings, resume)
         self.known = None  # the version of the newest checkpoint that was read or written here
+        self.lock = None  # while the folder is held
 
     def version(self):
         """What tells the newest checkpoint in the folder from any other; None if there is none."""
@@ -54,14 +55,24 @@ class Checkpoints:
                     f"Another run is at work in {self.folder}. Wait until it ends, stop it, or "
                     "choose another out_dir."
                 ) from None
+        self.lock = lock
         try:
             self._check_owner()
             yield
         finally:
+            self.lock = None
             lock.release()
 
     def write(self, name, content):
-        """Write a checkpoint, and settings.json beside it. What was last.pt becomes previous.pt."""
+        """Write a checkpoint, and settings.json beside it. What was last.pt becomes previous.pt.
+
+        RuntimeError if another process has taken the folder over, after a long sleep of this one.
+        """
+        if self.lock is not None and not self.lock.is_locked:
+            raise RuntimeError(
+                f"Another process has taken over {self.folder}, since this one showed no sign of "
+                "life. Rerun the cell to continue from its last checkpoint."
+            )
         settings = json.dumps(self.settings | {"torch": str(torch.__version__)}, indent=1).encode()
         path = self.folder / "settings.json"
         if not path.exists() or path.read_bytes() != settings:
