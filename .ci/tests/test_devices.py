@@ -12,66 +12,85 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from pretended import pretended
 from small_runs import noise_loader, small_parts, start_small
-from test_experiments import EXPERIMENTS
-from test_notebook import SMALL
 
 import helpers
 import problem_unittests
-from assets import run_files
+from assets.lib.devices import random_state, restore_random_state
+from assets.lib.losses import check_finite
+from assets.lib.runs import Run
 
-SMALL = SMALL | {
+EXPERIMENTS = ROOT / ".ci" / "experiments"
+SMALL = {
     "data_dir": "drawn",
-    "n_drawn": 240,
+    "n_drawn": 320,
+    "image_size": 16,
+    "batch_size": 16,
+    "d_conv_dim": 4,
+    "g_conv_dim": 4,
+    "max_minutes": 0.02,
+    "print_every": 5,
     "experiment_images": 32,
-    "max_minutes": 0.03,
     "next_steps": True,
 }
 KINDS = "cuda", "mps"
 
 
-def run_notebook(namespace, monkeypatch):
-    """Run every code cell, with SMALL in place of the settings.
-
-    To save time a cell's checks are left out, scores and classifiers are content with less, and of
-    all runs only the lesson's exports its generator.
-    """
+def faster(monkeypatch):
+    """Leave out checks, all exports but the lesson's, and the features of most faces."""
     export, features = helpers.export_generator, helpers.face_features
+
+    def features_of_few(faces):  # and then the same ones again
+        found = features(faces[:200])
+        return found[torch.arange(len(faces)) % len(found)]
 
     def export_of_the_lesson(generator, path):
         if path.parts[-2] == "lesson":
             export(generator, path)
 
-    monkeypatch.setattr(helpers, "export_generator", export_of_the_lesson)
-    monkeypatch.setattr(helpers, "face_features", lambda faces: features(faces[:250]))
-    for name in dir(problem_unittests):
-        if name.startswith("test_"):
-            monkeypatch.setattr(problem_unittests, name, lambda *args: None)
+    monkeypatch.setattr("assets.lib.run_files.export_generator", export_of_the_lesson)
+    monkeypatch.setattr(helpers, "face_features", features_of_few)
+    recalibrate = functools.partial(helpers.recalibrate_batch_norm, batches=2)
+    monkeypatch.setattr("assets.lib.stored_runs.recalibrate_batch_norm", recalibrate)
+    for name in problem_unittests.CHECKS:
+        monkeypatch.setattr(problem_unittests, name, lambda *args: None)
+
+
+def short_game(play):
+    """The game in a plane, which no GPU plays, with 20 steps and then the last moment again."""
+
+    def short(n_steps, *args, **options):
+        moments = play(20, *args, **options)
+        return moments + moments[-1:] * (1 + n_steps // 5 - len(moments))
+
+    return short
+
+
+def run_notebook(namespace, monkeypatch):
+    """Run every code cell, with SMALL in place of the settings."""
+    faster(monkeypatch)
     monkeypatch.syspath_prepend(EXPERIMENTS)
+    classifier_of = functools.partial(functools.partial, epochs=1)
+    changes = {"def play(": ("play", short_game)}
+    changes["def attribute_classifier("] = "attribute_classifier", classifier_of
     for source in importlib.import_module("gpu").run_cells(SMALL, namespace):
-        if "def attribute_classifier(" in source:
-            classifier = functools.partial(namespace["attribute_classifier"], epochs=1)
-            namespace["attribute_classifier"] = classifier
+        for definition, (name, change) in changes.items():
+            if definition in source:
+                namespace[name] = change(namespace[name])
         plt.close("all")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A working folder in which both kinds of GPU find the same drawn faces."""
-    return tmp_path_factory.mktemp("devices")
+def logging_waits(gpu, steps):
+    """Run.watch and Run.log that add to `steps`, for each step, (its run's folder, waits).
 
-
-@contextlib.contextmanager
-def noting_steps(gpu, steps):
-    """Within it, what each training step waited for is added to `steps`: (run's folder, waits).
-
-    A step is from when its batch is asked for until it is logged. Rows of losses, grids, scores and
-    checkpoints, which read from the GPU on purpose, are taken out.
+    A step is from when its batch is asked for until it is logged.
     """
+    watch, log = Run.watch, Run.log
 
-    def watch(self, *args, original=helpers.Run.watch):
-        batches = original(self, *args)
+    def watch_waits(self, *args):
+        batches = watch(self, *args)
         while True:
             self.waited = len(gpu.waits)
             batch = next(batches, None)
@@ -79,42 +98,89 @@ def noting_steps(gpu, steps):
                 return
             yield batch
 
-    def log(self, *args, original=helpers.Run.log):
-        original(self, *args)
+    def log_waits(self, *args, **options):
+        log(self, *args, **options)
         steps.append((self.folder, gpu.waits[self.waited :]))
 
-    def apart(name):
-        original = getattr(helpers.Recorder, name)
-
-        def method(self, *args, **kwargs):
-            before = len(gpu.waits)
-            original(self, *args, **kwargs)
-            del gpu.waits[before:]
-
-        return mock.patch.object(helpers.Recorder, name, method)
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(helpers.Run, "watch", watch))
-        stack.enter_context(mock.patch.object(helpers.Run, "log", log))
-        for name in ("add_row", "look"):
-            stack.enter_context(apart(name))
-        yield
+    return dict(watch=watch_waits, log=log_waits)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_cell_and_no_step_waits(kind, place, monkeypatch):
-    monkeypatch.chdir(place)
-    monkeypatch.setitem(SMALL, "out_dir", f"{kind}/lesson")
-    steps, namespace = [], {"__name__": "__main__"}
-    with pretended(kind) as gpu, noting_steps(gpu, steps):
-        run_notebook(namespace, monkeypatch)
-        placed = next(namespace["G"].parameters()).device.type
-    assert placed == kind, f"expected the generator on {kind}, got {placed}"
-    runs = {folder for folder, _ in steps}
-    assert len(runs) > 12, f"expected the lesson's run and all experiments, got {len(runs)}"
-    allowed = {f"to {kind}:0", f"to {kind}"} if kind == "mps" else set()  # batches are copied there
+def without_waits(gpu, method):
+    """A method of Run that reads from the GPU on purpose: its waits are no step's."""
+
+    def read(*args, **options):
+        before = len(gpu.waits)
+        method(*args, **options)
+        del gpu.waits[before:]
+
+    return read
+
+
+@contextlib.contextmanager
+def noting_steps(gpu):
+    """Within it, what each training step waited for is noted: yields a list of (folder, waits).
+
+    Without rows of losses, and looks: grids, scores, checkpoints.
+    """
+    steps = []
+    methods = logging_waits(gpu, steps)
+    for name in ("add_losses", "look"):
+        methods[name] = without_waits(gpu, getattr(Run, name))
+    with mock.patch.multiple(Run, **methods):
+        yield steps
+
+
+def assert_no_step_waited(steps, kind):
+    # Batches are copied to an Apple GPU, which shares the memory
+    allowed = {f"to {kind}:0", f"to {kind}"} if kind == "mps" else set()
     waited = {(str(run), *wait) for run, waits in steps for wait in waits if wait[0] not in allowed}
     assert not waited, f"expected no step to wait for the GPU, got {sorted(waited)[:10]}"
+
+
+def test_every_cell_and_no_step_waits(empty_place, monkeypatch):
+    namespace = {"__name__": "__main__"}
+    with pretended("cuda") as gpu, noting_steps(gpu) as steps:
+        run_notebook(namespace, monkeypatch)
+        placed = next(namespace["G"].parameters()).device.type
+    assert placed == "cuda", f"expected the generator on the GPU, got {placed}"
+    runs = {folder for folder, _ in steps}
+    assert len(runs) > 12, f"expected the lesson's run and all experiments, got {len(runs)}"
+    assert_no_step_waited(steps, "cuda")
+
+
+@pytest.fixture
+def small_settings(notebook, empty_place):
+    """The lesson's settings for a few drawn faces of 16 pixels in an empty folder."""
+    folder = helpers.find_data("drawn", n_drawn=320, image_size=16)
+    return notebook.settings.but(**SMALL | {"data_dir": str(folder)})
+
+
+def test_each_loop_on_an_apple_gpu_and_no_step_waits(notebook, small_settings, monkeypatch):
+    faster(monkeypatch)
+    settings = small_settings
+    with pretended("mps") as gpu, noting_steps(gpu) as steps:
+        loader = notebook.get_dataloader(16, 16, settings.data_dir, flip=True)
+        reference = helpers.face_features(notebook.real_faces(loader.dataset, "validation"))
+        score = functools.partial(notebook.score, reference=reference, n=100)
+        step, networks = notebook.regularized_step, notebook.fresh(settings)
+        run = notebook.experiment("whole", settings, loader, *networks, step, "linear", score)
+        train_by_labels(notebook, settings, loader)
+        A, B, _ = notebook.domains(settings.but(domain_same=None))
+        notebook.train_cyclegan(A, B, settings)
+        placed = next(run.best_generator().parameters()).device.type
+    assert placed == "mps", f"expected the generator on the GPU, got {placed}"
+    runs = {folder.name for folder, _ in steps}
+    assert runs == {"whole", "labels", "makeup"}, f"expected three runs, got {runs}"
+    assert_no_step_waited(steps, "mps")
+
+
+def train_by_labels(notebook, settings, loader):
+    faces = loader.dataset
+    faces.labels = torch.stack([faces.known[name] for name in ("Male", "Smiling")], 1).float()
+    D_kind = functools.partial(notebook.ProjectionDiscriminator, n_labels=2)
+    G_kind = functools.partial(notebook.ConditionalGenerator, labels=faces.labels[faces.rows])
+    networks = notebook.fresh(settings, D=D_kind, G=G_kind)
+    notebook.train_conditional(settings.but(experiment_images=4), loader, *networks, [])
 
 
 # ---------------------------------------------------------------- parts of it
@@ -142,8 +208,9 @@ def small_run(notebook, folder, device, n_epochs):
     run, _ = start_small(notebook, folder, parts=parts, sample=sample_two)
     loader = noise_loader()
     helpers.keep_on(device, loader.dataset)
+    step = notebook.averaged_step(notebook.train_step, parts["averaged"], run, "constant")
     networks = parts["D"], parts["G"], loader, parts["d_optimizer"], parts["g_optimizer"]
-    notebook.train(*networks, n_epochs, 4, parts["averaged"], run)
+    notebook.train(*networks, n_epochs, 4, run, step)
     return run
 
 
@@ -160,12 +227,12 @@ def places(run):
     return {tensor.device.type for tensor in weights + averages}
 
 
-def test_a_checkpoint_goes_on_on_the_other_kind_of_device(gpu, notebook, tmp_path):
+def test_a_checkpoint_continues_on_the_other_kind_of_device(gpu, notebook, tmp_path, monkeypatch):
+    faster(monkeypatch)
     processor, other = torch.device("cpu"), gpu.device
     for first, second in ((processor, other), (other, processor)):
         folder = tmp_path / first.type
-        before = small_run(notebook, folder, first, 1)
-        before.recorder.checkpoints.lock.release(force=True)
+        small_run(notebook, folder, first, 1)
         after = small_run(notebook, folder, second, 2)
         assert after.step == 20, f"{first} to {second}: expected 20 steps, got {after.step}"
         found = places(after)
@@ -176,16 +243,16 @@ def test_a_checkpoint_goes_on_on_the_other_kind_of_device(gpu, notebook, tmp_pat
 
 def test_a_step_may_return_plain_numbers(gpu):
     network = torch.nn.Linear(2, 2).to(gpu.device)
-    helpers.check_finite({"D": network}, [torch.tensor([0.5, 0.7])], 1, "")
-    with pytest.raises(FloatingPointError, match="g_loss is no finite number at step 1"):
-        helpers.check_finite({"D": network}, [torch.tensor([0.5, torch.inf])], 1, "")
+    check_finite({"D": network}, [torch.tensor([0.5, 0.7])], 1, "")
+    with pytest.raises(FloatingPointError, match="g_loss is not finite at step 1"):
+        check_finite({"D": network}, [torch.tensor([0.5, torch.inf])], 1, "")
 
 
 def test_the_random_state_has_the_gpus_part(gpu):
-    state = run_files.random_state()
+    state = random_state()
     part = state[gpu.device.type]
     assert part is not None and len(part), f"expected the random state of {gpu.device}, got {part}"
-    run_files.restore_random_state(state)
+    restore_random_state(state)
 
 
 # ---------------------------------------------------------------- the pretended GPU itself

@@ -301,7 +301,7 @@ def small_benchmark(scripts, monkeypatch):
     monkeypatch.setattr(benchmark, "MOST_STEPS", 2)
     monkeypatch.setattr(
         "assets.lib.decoding.CACHE", Path("cache")
-    )  # the benchmark sets another one
+    )  # it sets another
     data = scripts("common").prepare("drawn").settings.data_dir
     return "--sizes", 32, "--batch", 8, "--seconds", 0.01, "--pairs", 1, "--data", data
 
