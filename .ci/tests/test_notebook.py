@@ -61,21 +61,37 @@ def text_of(outputs):
     return "".join("".join(output.get("text", "")) for output in outputs)
 
 
-def run_notebook(place, monkeypatch, path=str(ROOT), **settings):
+def run_notebook(place, monkeypatch, path=str(ROOT), notebook=NOTEBOOK, **settings):
     """Run the notebook in small in the folder `place` -> all that it printed."""
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     executed = place / "executed.ipynb"
-    papermill.execute_notebook(NOTEBOOK, executed, SMALL | settings, cwd=place, progress_bar=False)
+    papermill.execute_notebook(notebook, executed, SMALL | settings, cwd=place, progress_bar=False)
     return text_of(outputs_of(executed))
 
 
-def assert_checked(printed):
+def shortened(place):
+    """The path of a copy that ends with the trained generator, without the game in a plane."""
+    content, kept, headings = json.loads(NOTEBOOK.read_text(encoding="utf-8")), [], []
+    for cell in content["cells"]:
+        lines = cell["source"] if cell["cell_type"] == "markdown" else []
+        headings += [line.strip() for line in lines if line.startswith(("## ", "### "))]
+        if "## Optional: the faces in numbers" in headings:
+            break
+        if headings[-1] != "### See the game":
+            kept.append(cell)
+    path = place / "short.ipynb"
+    path.write_text(json.dumps(content | {"cells": kept}), encoding="utf-8")
+    return path
+
+
+def assert_checked(printed, notebook=NOTEBOOK):
     """Each check of the notebook has passed, but those under the stubs."""
-    written = [cell["source"] for cell in CODE if "@tests.exercise" not in cell["source"]]
+    code = [cell["source"] for cell in read_cells(notebook) if cell["cell_type"] == "code"]
+    written = [source for source in code if "@tests.exercise" not in source]
     n, passed = "".join(written).count("tests.test_"), printed.count("Tests Passed")
-    assert passed == n, f"expected {n} checks to pass, got {passed}"
-    stubs = "".join(cell["source"] for cell in CODE).count("@tests.exercise")
+    assert passed == n > 10, f"expected {n} checks to pass, got {passed}"
+    stubs = "".join(code).count("@tests.exercise")
     unwritten = printed.count("is not written yet: run the next cell")
     assert unwritten == stubs, f"expected a sentence for each of {stubs} stubs, got {unwritten}"
 
@@ -105,10 +121,10 @@ def test_without_a_network(tmp_path, monkeypatch):
 
 
 def test_in_two_ranks(tmp_path):
-    settings = SMALL | {"data_dir": "drawn", "n_drawn": 600, "max_minutes": 0.15}
+    settings = SMALL | {"data_dir": "drawn", "n_drawn": 600, "max_minutes": 0.1}
     given = [word for name, value in settings.items() for word in ("-p", name, str(value))]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
-    command = ["papermill", str(NOTEBOOK), "-", "--no-progress-bar", *given]
+    command = ["papermill", str(shortened(tmp_path)), "-", "--no-progress-bar", *given]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", *command],
         cwd=tmp_path,
@@ -186,19 +202,19 @@ def test_on_an_archive_over_http_and_again_on_its_folder(tmp_path, monkeypatch, 
     networks = zip("DG", notebook.build_network(8, 8, 100, 16))
     state = {name: network.state_dict() for name, network in networks}
     torch.save(state | dict(settings={}, step=0, random_state=None), tmp_path / "start.pt")
-    start = {"start_from": "start.pt"}
+    short = {"notebook": shortened(tmp_path), "start_from": "start.pt"}
     with served(archive.parent) as address:
         url = f"{address}/faces.zip"
-        printed = run_notebook(tmp_path, monkeypatch, data_url=url, data_sha256=sha256, **start)
-    assert_checked(printed)
+        printed = run_notebook(tmp_path, monkeypatch, data_url=url, data_sha256=sha256, **short)
+    assert_checked(printed, short["notebook"])
     assert "begin with the weights in start.pt" in printed, "expected to read what it began with"
     assert "1,001 images found in" in printed, "expected to read where the images are"
     assert Path(name).name in printed, f"expected the broken {name} to be named"
     losses = tmp_path / "runs" / "lesson" / "losses.csv"
     before = losses.read_text(encoding="utf-8")
     gone = "http://127.0.0.1:9/gone.zip"
-    printed = run_notebook(tmp_path, monkeypatch, data_url=gone, **start)
-    assert_checked(printed)
+    printed = run_notebook(tmp_path, monkeypatch, data_url=gone, **short)
+    assert_checked(printed, short["notebook"])
     assert losses.read_text(encoding="utf-8") == before, "expected no more training of a whole run"
 
 
