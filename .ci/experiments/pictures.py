@@ -124,6 +124,7 @@ def three_runs(healthy, collapsed, wins, path):
         show_samples(below, run)
     figure.tight_layout()
     figure.savefig(path)
+    plt.close(figure)
 
 
 def drawn(path, n=42, columns=14):
