@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from assets.lib.drawn import draw_faces  # noqa: E402
 
-INK, GREY, PAPER = "#24292f", "#6e7781", "#ffffff"
+INK, GRAY, PAPER = "#24292f", "#6e7781", "#ffffff"
 ORANGE, GREEN, PURPLE, PINK, BLUE = "#c4500a", "#157a5c", "#5b54a4", "#b8246f", "#0b61a4"
 PALE = {ORANGE: "#fdeadd", GREEN: "#dff3ec", PURPLE: "#eae8f6", PINK: "#fae3ef"}
 STYLE = {
@@ -158,8 +158,8 @@ def forwards(axis, real, fake):
     for y, shapes in ((real, real - 0.2), (fake, fake - 0.5)):
         across(axis, y, 5.15, 6.43)
         across(axis, y, 7.78, 8.83)
-        write(axis, 5.78, shapes, "(N, 3, 32, 32)", GREY, 9)
-        write(axis, 8.25, shapes, "(N, 1)", GREY, 9)
+        write(axis, 5.78, shapes, "(N, 3, 32, 32)", GRAY, 9)
+        write(axis, 8.25, shapes, "(N, 1)", GRAY, 9)
     write(axis, 8.25, real - 0.42, "logits D(x)", size=9.5)
     write(axis, 8.2, fake + 0.25, "D(G(z))", size=9.5)
     path(axis, (8.7, fake), (8.7, middle), (10.1, middle), (10.1, real - 0.63))
@@ -185,7 +185,7 @@ def inputs(axis, real, fake):
     picture(axis, noise.repeat(3, 2), 0.85, fake, 0.85)
     write(axis, 0.85, fake + 0.6, "latents z")
     across(axis, fake, 1.32, 2.03)
-    write(axis, 1.68, fake - 0.2, "(N, 100)", GREY, 9)
+    write(axis, 1.68, fake - 0.2, "(N, 100)", GRAY, 9)
     network(axis, 2.6, fake, (0.7, 1.15, 1.6), "G", GREEN, 1.1)
     across(axis, fake, 3.18, 3.93)
     picture(axis, generated_face(0, 8), 4.55, fake, 1.1)
@@ -268,7 +268,7 @@ def draw_cyclegan():
     write(axis, 10.45, 3.8, "identity: a face of that domain stays", BLUE)
     write(axis, 10.45, 6.85, "domain A: faces without makeup", size=11)
     write(axis, 10.45, 6.5, "domain B: faces with makeup", size=11)
-    write(axis, 10.45, 0.85, "every face: (N, 3, 32, 32)", GREY, 10)
+    write(axis, 10.45, 0.85, "every face: (N, 3, 32, 32)", GRAY, 10)
     return figure
 
 
@@ -302,7 +302,7 @@ def discriminator(axis, row):
     write(axis, 2.1, y + 0.2, f"real {other}")
     across(axis, y, 1.6, 3.78)
     across(axis, y, 5.02, 5.9)
-    write(axis, 5.42, y - 0.2, "(N, 1, 7, 7)", GREY, 9)
+    write(axis, 5.42, y - 0.2, "(N, 1, 7, 7)", GRAY, 9)
     write(axis, 6.95, y, f"real or fake {other}?\nfor each patch", ORANGE, 10)
 
 

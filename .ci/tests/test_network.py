@@ -7,12 +7,20 @@ from assets.lib import network
 from assets.lib.network import load_face_network, to_lab
 
 
-def test_colors_in_lab():
-    pixels = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, -1, 1], [-1, -1, -1]])
-    white, red, blue, black = [100, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86], [0, 0, 0]
-    lab = to_lab(pixels[:, :, None, None]).flatten(1)
-    error = (lab - torch.tensor([white, red, blue, black])).abs().max()
-    assert error < 0.1, f"white, red, blue, black: expected textbook values, got {lab.tolist()}"
+@pytest.mark.parametrize(
+    "pixel, textbook",
+    [
+        pytest.param((1, 1, 1), (100, 0, 0), id="white"),
+        pytest.param((1, -1, -1), (53.24, 80.09, 67.20), id="red"),
+        pytest.param((-1, -1, 1), (32.30, 79.19, -107.86), id="blue"),
+        pytest.param((-1, -1, -1), (0, 0, 0), id="black"),
+    ],
+)
+def test_colors_in_lab(pixel, textbook):
+    image = torch.tensor(pixel, dtype=torch.float).view(1, 3, 1, 1)
+    lab = to_lab(image).flatten()
+    error = (lab - torch.tensor(textbook)).abs().max()
+    assert error < 0.1, f"expected {textbook}, got {lab.tolist()}"
 
 
 def test_missing_weights_are_named_with_where_they_belong(tmp_path, monkeypatch):
