@@ -12,8 +12,8 @@ speed       images/s of the training step: the baseline, the lesson's, with TF32
 faces       FACES at 32 pixels for a minute, at 64 for two and at 128 for three, scored
 
 Nothing begins that would not end within the limit, in minutes. Rows that are there are not measured
-again, so the next call continues. Without a GPU it all runs on the processor, but for the graph: that
-is how it is tested.
+again, so the next call continues. Without a GPU all parts but the graph run on the processor, which
+is how they are tested.
 """
 
 import contextlib

@@ -299,9 +299,7 @@ def small_benchmark(scripts, monkeypatch):
     benchmark = scripts("benchmark")
     monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
     monkeypatch.setattr(benchmark, "MOST_STEPS", 2)
-    monkeypatch.setattr(
-        "assets.lib.decoding.CACHE", Path("cache")
-    )  # it sets another
+    monkeypatch.setattr("assets.lib.decoding.CACHE", Path("cache"))  # it sets another
     data = scripts("common").prepare("drawn").settings.data_dir
     return "--sizes", 32, "--batch", 8, "--seconds", 0.01, "--pairs", 1, "--data", data
 
