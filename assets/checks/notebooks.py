@@ -102,11 +102,12 @@ def is_definition(node):
     """An import, a function, a class, or a constant such as 64, (0.5, 0.999), {"a": lambda: 1}."""
     if isinstance(node, ast.Try):
         return all(map(is_definition, node.body))
-    if isinstance(node, ast.Assign):
+    if isinstance(node, (ast.Assign, ast.AugAssign)):
+        target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
         values = node.value.values if isinstance(node.value, ast.Dict) else [node.value]
         parts = [part for x in values if not isinstance(x, ast.Lambda) for part in ast.walk(x)]
         is_constant = not any(isinstance(part, (ast.Name, ast.Call)) for part in parts)
-        return is_constant and isinstance(node.targets[0], ast.Name)
+        return is_constant and isinstance(target, ast.Name)
     return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
 
 

@@ -8,12 +8,14 @@ import sys
 import warnings
 from pathlib import Path
 
+from PIL import Image
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from assets.lib.files import as_text
 
 INLINE = "module://matplotlib_inline.backend_inline"
+COLORS = 128  # of a figure in a notebook
 
 
 def in_notebook():
@@ -35,13 +37,21 @@ def show_live(shown, handle=None, alt=""):
     """
     if not in_notebook():
         return None
-    settings = {"metadata": {"image/png": {"alt": alt}}}
-    if isinstance(shown, str):  # which itself would be shown in quotes
-        shown, settings = {"text/plain": shown}, {"raw": True}
+    settings = {"raw": True, "metadata": {"image/png": {"alt": alt}}}
+    bundle = {"text/plain": shown} if isinstance(shown, str) else bundle_of(shown, alt)
     if handle is None:
-        return sys.modules["IPython"].display.display(shown, display_id=True, **settings)
-    handle.update(shown, **settings)
+        return sys.modules["IPython"].display.display(bundle, display_id=True, **settings)
+    handle.update(bundle, **settings)
     return handle
+
+
+def bundle_of(image, alt):
+    """An image as a PNG with few colors, so that a notebook full of faces stays small."""
+    file = io.BytesIO()
+    few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+    few.save(file, "PNG", optimize=True)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return {"image/png": data, "text/plain": alt}
 
 
 def show_animation(path):
@@ -119,8 +129,11 @@ def show_images(
 def show_figure(figure, alt):
     """Show a figure, then close it; `alt`: what it shows, for those who do not see it."""
     if in_notebook():
+        file = io.BytesIO()
+        figure.savefig(file, format="png", bbox_inches="tight")
         metadata = {"image/png": {"alt": alt}}
-        sys.modules["IPython"].display.display(figure, metadata=metadata)
+        bundle = bundle_of(Image.open(file), alt)
+        sys.modules["IPython"].display.display(bundle, raw=True, metadata=metadata)
     else:
         plt.show()
     plt.close(figure)
