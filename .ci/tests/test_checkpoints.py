@@ -145,9 +145,9 @@ def test_two_damaged_checkpoints_are_left_as_they_are(folder):
     for path in files:
         path.write_bytes(path.read_bytes()[:500])
     before = contents_of(folder)
-    with pytest.raises(ValueError, match="is no checkpoint of this notebook, or a damaged one"):
+    with pytest.raises(ValueError, match="is not a checkpoint of this notebook, or it is damaged"):
         resumed(folder)
-    with pytest.raises(ValueError, match="is no checkpoint of this notebook, or a damaged one"):
+    with pytest.raises(ValueError, match="is not a checkpoint of this notebook, or it is damaged"):
         start(folder)[1](3)
     assert contents_of(folder) == before, "expected all files untouched"
 
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_other_networks_changes_nothing(folder):
     more = {**small_runs.small_parts(averaged=False), "other": nn.Linear(1, 1)}
     for what, parts in {"a wider G": wider, "one part more": more}.items():
         before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
-        with pytest.raises(ValueError, match="not of these networks.*set resume = False"):
+        with pytest.raises(ValueError, match="belongs to other networks.*set resume = False"):
             resumed(folder, parts=parts)
         for name, part in parts.items():
             torch.testing.assert_close(part.state_dict(), before[name], rtol=0, atol=0, msg=what)
@@ -290,7 +290,7 @@ def test_a_second_process_is_refused_but_a_killed_one_does_not_count(folder):
     with subprocess.Popen([sys.executable, "-c", HOLD, folder / "run.lock"], **pipes) as other:
         other.stdout.readline()
         run, train = start(folder)  # to look at it is no harm
-        sentence = "Another run is at work in .*run. Wait until it"
+        sentence = "Another run is using .*run. Wait until it"
         for action in (run.resume, lambda: train(3)):
             with pytest.raises(RuntimeError, match=sentence):
                 action()

@@ -229,7 +229,7 @@ def test_without_the_best_checkpoint_the_newest_weights_are_used(trained, what):
     now = copy.deepcopy(trained.parts["D"].state_dict())
     found = []
     printed = printed_by(lambda: found.append(trained.at_best("D").state_dict()))
-    expected = "best.pt is missing, damaged or of other networks: D is used as it is."
+    expected = "best.pt is missing, damaged, or from other networks: using the current D."
     assert expected in printed, f"expected a sentence, got {printed}"
     same = all(now[name].equal(x) for name, x in found[0].items())
     assert same, "expected the newest weights, and none of the file's"

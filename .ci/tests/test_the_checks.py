@@ -149,7 +149,7 @@ WRONG_LOSSES = [
     ("the input ignored", {"(D_out, torch": "(0 * D_out, torch"}, "to depend on D_out"),
     ("a sum", {"label))": "label), reduction='sum')"}, "the mean over the images"),
     ("not reduced", {"label))": "label), reduction='none')"}, r"shape \(\), got \(6, 1\)"),
-    ("a sigmoid too many", {"logits(D_out,": "logits(D_out.sigmoid(),"}, "sigmoid too many"),
+    ("a sigmoid too many", {"logits(D_out,": "logits(D_out.sigmoid(),"}, "extra sigmoid"),
     ("least squares", SQUARES, "This is least squares"),
     ("half least squares", {BCE: f"F.mse_loss(D_out, {LABELS}) / 2"}, "half of least squares"),
     ("an overflow", {BCE: OVERFLOW}, "expected a finite number"),

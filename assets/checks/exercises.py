@@ -142,7 +142,7 @@ def are_solutions(given):
 
 
 def remember(given):
-    """Keep what is no solution as the learner's own, with or without the line @exercise."""
+    """Keep whatever is not a solution as the learner's own, with or without the line @exercise."""
     for name, definition in given.items():
         if SOLUTIONS.get(name) is not definition:
             OWN[name] = definition

@@ -65,7 +65,7 @@ OTHER_LOSSES = {  # of a logit and its label, by what to say
     "This is half of least squares; the lesson takes cross-entropy.": (
         lambda logit, label: (logit - label) ** 2 / 2
     ),
-    "There is a sigmoid too many: these are logits.": (
+    "There is an extra sigmoid: these are logits already.": (
         lambda logit, label: cross_entropy(1 / (1 + math.exp(-logit)), label)
     ),
 }

@@ -68,7 +68,7 @@ def fetch(url, folder, sha256, cache, progress=tqdm):
 
 
 def unpack_once(archive, progress=tqdm):
-    """Unpack a .zip of one's own, unless that has been done, and return the folder.
+    """Unpack the user's .zip unless it is unpacked already, and return the folder.
 
     It is beside the archive or, if nothing can be written there, in the cache. A folder there that
     was not made from the archive as it is stays untouched, and the new one has another name.
@@ -151,7 +151,7 @@ def check_kind(archive):
 
 @contextlib.contextmanager
 def explain_bad_archive(name):
-    """Within it, what is wrong with an archive or with an entry of it becomes a DataError."""
+    """Turn what is wrong with an archive or with an entry of it into a DataError."""
     try:
         yield
     except DataError:
@@ -234,7 +234,7 @@ def names_of(members):
 
 
 def check_entry(name, member):
-    """The path of an entry of a zip; DataError if no honest archive would hold it."""
+    """The path of an entry of a zip; DataError if it looks malicious."""
     text, kind = name.replace("\\", "/"), stat.S_IFMT(member.external_attr >> 16)
     path, refused = PurePosixPath(text), None
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", text):

@@ -39,7 +39,7 @@ def read_attributes(path):
     if len(lines) < 2:
         raise ValueError(f"{path} lists no images.")
     if sum(line.count('"') for line in lines) % 2:
-        raise ValueError(f"{path} is no list of attributes: a quotation mark is not closed.")
+        raise ValueError(f"{path} is not a list of attributes: a quotation mark is not closed.")
     title, names, rows = parse_table(lines)
     table = {}
     for file, values in rows:
@@ -127,7 +127,7 @@ def listed_labels(folder, names, needed=None):
         table = np.array([empty if row is None else row for row in found])
         sentence = f"Labels from {path.parent.name}/{path.name}: {some(attributes)}."
         if not path.is_relative_to(to_path(folder).resolve()):
-            sentence += " If they are about other images, move that list elsewhere."
+            sentence += " If the list describes other images, move it elsewhere."
         say_once(sentence)
         return dict(zip(attributes, torch.from_numpy(table).T))
     return {}

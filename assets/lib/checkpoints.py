@@ -17,7 +17,7 @@ from assets.lib.files import acquire_lock, explain_disk_errors, write_file
 from assets.lib.identity import choose_folder, difference, has_checkpoint, plain
 
 SIZES = "image_size", "z_size", "d_conv_dim", "g_conv_dim"
-OTHERS = "The checkpoint is not of these networks. Choose another out_dir, or set resume = False"
+OTHERS = "This checkpoint belongs to other networks. Choose another out_dir, or set resume = False"
 
 
 class Checkpoints:
@@ -45,14 +45,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def held(self):
-        """Within it, this process alone works in the folder; RuntimeError if another run does."""
+        """Hold the folder for this process alone; RuntimeError if another run does."""
         with explain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock = acquire_lock((self.folder / "run.lock").resolve(), self.patience)
             except Timeout:
                 raise RuntimeError(
-                    f"Another run is at work in {self.folder}. Wait until it ends, stop it, or "
+                    f"Another run is using {self.folder}. Wait until it ends, stop it, or "
                     "choose another out_dir."
                 ) from None
         self.lock = lock
@@ -146,8 +146,8 @@ def load_checkpoint(path):
                 f"{torch.__version__}. Update PyTorch, or choose another out_dir."
             ) from error
         raise ValueError(
-            f"{path} is no checkpoint of this notebook, or a damaged one. Move it away, or choose "
-            "another out_dir."
+            f"{path} is not a checkpoint of this notebook, or it is damaged. Move it away, or "
+            "choose another out_dir."
         ) from error
 
 

@@ -50,7 +50,7 @@ class Clock:
 
     @contextlib.contextmanager
     def other_work(self):
-        """Within it, the step waits. Yields an object that has `seconds` at the end."""
+        """Let the step wait. Yields an object that has `seconds` at the end."""
         work, began = types.SimpleNamespace(), self.now()
         yield work
         work.seconds = self.now() - began

@@ -78,7 +78,7 @@ def is_too_little_memory(error):
 
 @contextlib.contextmanager
 def explain_too_little_memory(what_stands=""):
-    """Within it, or within a function that it decorates, an error for want of memory gives advice.
+    """Re-raise an out-of-memory error of a block, or of a function it decorates, with advice.
 
     The MemoryError says which settings to lower; what the failed step held is freed.
     `what_stands`: a sentence about what was saved, or a function that returns one.
@@ -137,7 +137,7 @@ def restore_random_state(state):
 
 @contextlib.contextmanager
 def aside(seed):
-    """Within it, random numbers of their own, from this seed, and one thread.
+    """Draw random numbers of their own, from this seed, with one thread.
 
     For networks of a few numbers, on which several threads wait longer than they compute. Random
     numbers after it are what they would be without it.

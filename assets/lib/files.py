@@ -76,7 +76,7 @@ def printable(path):
 
 @contextlib.contextmanager
 def explain_disk_errors(path, advice="choose another out_dir"):
-    """Within it, an error of the disk says which path it is about and what to do."""
+    """Re-raise disk errors with the path and what to do."""
     try:
         yield
     except OSError as error:
@@ -227,7 +227,7 @@ def acquire_lock(path, timeout=-1):
 
 @contextlib.contextmanager
 def locked(path):
-    """Within it no other process is in a block that the same path locks: the second one waits."""
+    """Keep other processes out of blocks that lock the same path: the second one waits."""
     place = Path(path).with_name(f".{Path(path).name}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_of(place)

@@ -55,7 +55,7 @@ def survey(folder):
 
 
 def holds_images(folder):
-    """Whether there is any image below a folder; False for what is no folder."""
+    """Whether there is any image below a folder; False if it is not a folder."""
     is_folder = isinstance(folder, (str, os.PathLike)) and os.path.isdir(to_path(folder))
     return is_folder and bool(look_below(to_path(folder))[0])
 
@@ -117,7 +117,7 @@ def hidden_names(folders, names):
 
 def explain_listing(error):
     message = f"{as_text(error.filename)} cannot be listed: {error.strerror}"
-    message = f"{message}. Its images would be lacking: make it readable, or try again later."
+    message = f"{message}. Its images would be left out: make it readable, or try again later."
     raise DiskError(error.errno, message) from error
 
 

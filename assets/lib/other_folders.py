@@ -53,7 +53,7 @@ def trouble_with_domains(without, worn):
     """Why two folders cannot be the domains, and what to do; None if they can."""
     one, other = without.resolve(), worn.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
-        return "one folder is in the other. Keep them beside each other"
+        return "one folder is inside the other. Put them side by side"
     for folder in (without, worn):
         if trouble := trouble_with(folder, LEAST_IN_DOMAIN):
             return f"{str(folder)!r} has {trouble}. Add or replace some, or set domain_dirs = None"

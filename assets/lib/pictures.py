@@ -48,7 +48,7 @@ def is_image(path):
 
 
 def has_picture(path, formats=IMAGE_FORMATS):
-    """Whether a file begins as a picture does, or cannot be read, which is told later."""
+    """Whether a file begins as a picture does, or cannot be read (reported later)."""
     if not os.path.isfile(path):  # a pipe would wait for ever
         return False
     try:

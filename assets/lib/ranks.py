@@ -25,7 +25,7 @@ def find_device():
         return torch.device("cuda")
     has_mps = torch.backends.mps.is_available()
     if has_mps and ranks > 1:
-        print("Several processes cannot share an Apple GPU: they train on the processor.")
+        print("Several processes cannot share an Apple GPU: training on the CPU instead.")
     return torch.device("mps" if has_mps and ranks == 1 else "cpu")
 
 
@@ -53,7 +53,7 @@ def world():
 
 @contextlib.contextmanager
 def single_process():
-    """Within it, each rank works by itself: for checks."""
+    """Let each rank work by itself: for checks."""
     global is_single
     before, is_single = is_single, True
     try:
@@ -98,7 +98,7 @@ def join_ranks():
 
 @contextlib.contextmanager
 def explain_lost_ranks():
-    """Within it, a broken connection is explained: another rank has ended."""
+    """Explain a broken connection: another rank has ended."""
     try:
         yield
     except RuntimeError as error:  # of gloo, NCCL or the store
@@ -132,7 +132,7 @@ def from_rank_0(value=None):
 
 @contextlib.contextmanager
 def rank_0_first():
-    """Within it, the other ranks begin when rank 0 is through, and find what it left."""
+    """Let the other ranks start after rank 0 has finished, and reuse its result."""
     rank, _ = world()
     if rank:
         from_rank_0()
@@ -180,7 +180,7 @@ def share_of(loader):
 
 @contextlib.contextmanager
 def ordered(loader, seed):
-    """Within it, the order of a DataLoader follows from a seed. Yields this rank's share of it."""
+    """Let the order of a DataLoader follow from a seed. Yields this rank's share of it."""
     sampler = getattr(loader, "sampler", None)
     if sampler is None:  # such as a list of batches
         yield loader
@@ -206,13 +206,13 @@ def average_gradients(optimizer, *_):
 
 @contextlib.contextmanager
 def averaged_gradients(networks, optimizers):
-    """Within it, optimizers step by the means of all ranks' gradients, from rank 0's weights on.
+    """Let optimizers step by the means of all ranks' gradients, from rank 0's weights on.
 
     Batch-norm statistics stay each rank's own.
     """
     several, hooks = world()[1] > 1, []
     if several and not optimizers:
-        raise ValueError("Several ranks train together only what a run holds: give train a run.")
+        raise ValueError("Training on several ranks needs a Run: pass one to train().")
     for network in networks if several else ():
         for tensor in network.state_dict().values():
             whole = tensor.contiguous()

@@ -32,7 +32,7 @@ class RecordedRun(StoredRun):
         self.done = Done(self.seconds, self.seconds, self.seconds, saved=self.clock.now())
         if self.folder and self.step == 0:
             if any(optimizer.state for optimizer in self.optimizers.values()):
-                print("This new run begins with networks that have been trained already.", end=" ")
+                print("This run is new, but its networks are trained already.", end=" ")
                 print("For fresh ones, rerun the notebook from the cell that builds them.")
             self.look(with_score=False)
         elif self.files:
@@ -105,7 +105,7 @@ class RecordedRun(StoredRun):
 
     @contextlib.contextmanager
     def other_work(self):
-        """Within it, time is not training. Yields an object that has `seconds` at the end."""
+        """Do not count time as training. Yields an object that has `seconds` at the end."""
         with self.clock.other_work() as work:
             yield work
         self.state.other_seconds += min(work.seconds, MOST_OTHER)

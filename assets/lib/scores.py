@@ -100,7 +100,8 @@ def inception_scores(real, fake):
 def fetch_weights(scores):
     """The path of the weights that these scores need, downloaded unless they are there.
 
-    None, and a line, if they cannot be had. An UnpicklingError if they hold more than weights.
+    None, after a printed line, if they cannot be downloaded. UnpicklingError if they hold more
+    than weights.
     """
     url, sha256 = WEIGHTS[scores]
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])

@@ -29,7 +29,7 @@ class StopButton:
 
     @contextlib.contextmanager
     def watched(self):
-        """Within it, the button and Ctrl-C call press()."""
+        """Let the button and Ctrl-C call press()."""
         self.pressed = False
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGINT)

@@ -117,7 +117,7 @@ class StoredRun:
         try:
             network.load_state_dict(load_checkpoint(self.folder / "best.pt")[name])
         except (ValueError, LookupError, FileNotFoundError, RuntimeError):
-            print(f"best.pt is missing, damaged or of other networks: {name} is used as it is.")
+            print(f"best.pt is missing, damaged, or from other networks: using the current {name}.")
             return copy.deepcopy(self.parts[name])  # half of it may have been loaded
         return network
 
