@@ -173,7 +173,7 @@ def test_a_foreign_checkpoint_is_refused_and_nothing_in_it_is_executed(tmp_path,
         trap = {"settings": {}, "random_state": {}, "step": Trap(tmp_path / "sprung")}
         torch.save({"weights": torch.zeros(3)} if kind == "weights" else trap, last)
     before = last.read_bytes()
-    with pytest.raises(ValueError, match="last.pt is no checkpoint of this notebook"):
+    with pytest.raises(ValueError, match="last.pt is not a checkpoint of this notebook"):
         resumed(tmp_path / "run")
     assert last.read_bytes() == before, "expected the file untouched"
     assert not (tmp_path / "sprung").exists(), "expected nothing in a checkpoint to be executed"
@@ -306,7 +306,7 @@ def test_a_folder_is_free_before_and_after_the_work(folder):
     train_first(3)
     train_second(4)
     assert (first.step, second.step) == (30, 40), f"got {first.step} and {second.step}"
-    with pytest.raises(RuntimeError, match="Another run is at work"):
+    with pytest.raises(RuntimeError, match="Another run is using"):
         with first:
             train_second(5)
     train_second(5)

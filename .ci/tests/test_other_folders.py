@@ -116,19 +116,19 @@ def in_both_by_other_names():
 def one_in_the_other():
     save("a", range(30))
     save("a/inner", range(30, 60))
-    return ["a", "a/inner"], "one folder is in the other"
+    return ["a", "a/inner"], "one folder is inside the other"
 
 
 def the_other_in_one():
     save("a", range(30))
     save("a/inner/deep", range(30, 60))
-    return ["a/inner/deep", "a/"], "one folder is in the other"
+    return ["a/inner/deep", "a/"], "one folder is inside the other"
 
 
 def by_a_link():
     save("a/inner", range(30))
     os.symlink("a", "link")
-    return ["a/inner", "link"], "one folder is in the other"
+    return ["a/inner", "link"], "one folder is inside the other"
 
 
 def one_face():

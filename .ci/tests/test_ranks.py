@@ -182,7 +182,7 @@ def shared_by_two():
     for n, expected in ((5, 2), (1, 1)):
         sizes = {len(batch) for (batch,) in helpers.share_of(loader_of(9, n))}
         assert sizes == {expected}, f"rank {rank}: expected {expected} each of {n}, got {sizes}"
-    with pytest.raises(ValueError, match="run"):
+    with pytest.raises(ValueError, match="needs a Run"):
         with helpers.Run():
             pass
 
