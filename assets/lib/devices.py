@@ -34,7 +34,8 @@ def describe_device(device):
         is_cuda = device.type == "cuda"
         return f"the GPU: {torch.cuda.get_device_name(device) if is_cuda else 'of this Mac'}"
     precision = " and bfloat16" if has_fast_bfloat16(device) else ""
-    return f"the processor, with {torch.get_num_threads()} threads{precision}"
+    n_threads = torch.get_num_threads()
+    return f"the CPU, with {n_threads} thread{'s' * (n_threads > 1)}{precision}"
 
 
 def has_fast_bfloat16(device):
