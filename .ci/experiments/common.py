@@ -178,13 +178,11 @@ def train(run, loader, step=None, schedule="constant"):
     lesson.train(*networks, loader, *optimizers, 10**6, 50, run, whole)
 
 
-def train_until(
-    stop, folder, experiment, parts, step=None, schedule="constant", name="", loader=None
-):
+def train_until(stop, folder, experiment, parts, name="", loader=None, loop=train, **how):
     """Train `parts` (see parts_of), or continue, until a StopRule is reached -> the Run.
 
-    `step`: a step that also takes the run, in place of the plain one; `name`: of the run; `loader`:
-    another one of the same faces.
+    `name`: of the run; `loader`: another one of the same faces; `loop`: in place of `train`, with
+    the arguments `how`: the step, which also takes the run, and the schedule.
     """
     settings = experiment.settings
     run = helpers.Run(
@@ -195,7 +193,7 @@ def train_until(
         sample=functools.partial(lesson.sample_faces, n=32, latent_seed=settings.seed),
         **parts,
     )
-    train(run, loader or experiment.loader, step, schedule)
+    loop(run, loader or experiment.loader, **how)
     return run
 
 

@@ -23,6 +23,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import baseline
+import candidates
 import numpy as np
 import torch
 from common import (
@@ -80,6 +81,8 @@ CHANGES = {
     "notebook": whole_run,
     "notebook, G: nearest": whole_run_nearest,
     "constant": constant,
+    "notebook, a layer at full size": candidates.finer,
+    "notebook, by clusters": candidates.by_clusters,
     "R1, linear decay": for_an_hour,
     "collapsed": constant,
     "the discriminator wins": without_smoothing,
@@ -91,8 +94,11 @@ CHANGED_SETTINGS = {
 }
 
 
-def build(recipe, settings):
-    """What a recipe trains -> settings, parts, and other arguments of common.train_until."""
+def build(recipe, settings, faces=None):
+    """What a recipe trains -> settings, parts, and other arguments of common.train_until.
+
+    `faces`: the DecodedFaces to train on, where the recipe gives them labels.
+    """
     torch.manual_seed(settings.seed)
     if recipe == "baseline":
         networks = [network.to(device()) for network in baseline.networks(settings)]
@@ -100,7 +106,10 @@ def build(recipe, settings):
         loader = baseline.loader(settings.batch_size, settings.image_size, settings.data_dir)
         return settings, parts, {"step": baseline.step, "loader": loader}
     D, G = lesson.fresh(settings)
-    built = dict(settings=settings, D=D, G=G) | CHANGES[recipe](settings, D, G)
+    change = CHANGES[recipe]
+    if change is candidates.by_clusters:
+        change = functools.partial(change, faces=faces)
+    built = dict(settings=settings, D=D, G=G) | change(settings, D, G)
     settings, D, G = (built.pop(name) for name in ("settings", "D", "G"))
     return settings, parts_of(settings, D, G), built
 
@@ -140,7 +149,7 @@ def add_run(table, row, run, experiment, test):
 
 def measure(table, recipe, experiment, limit, runs):
     """Train until a limit, {"images": 50_000} say, and add a row, unless it is there."""
-    settings, parts, options = build(recipe, experiment.settings)
+    settings, parts, options = build(recipe, experiment.settings, experiment.loader.dataset)
     words = ", ".join(f"{name} {getattr(settings, name)}" for name in SETTINGS)  # what really runs
     seed, data = settings.seed, experiment.data
     row = dict(data=data, recipe=recipe, seed=seed, minutes="", settings=words) | limit
