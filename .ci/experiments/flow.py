@@ -20,7 +20,7 @@ from common import Table, helpers, lesson, parser_of, prepare, train_until
 from assets.lib.clocks import Clock
 
 KINDS = "GAN", "flow"
-N_STEPS = 1, 2, 3, 6, 12  # of a flow, from noise to faces
+N_STEPS = 1, 3, 6, 12  # of a flow, from noise to faces
 N_TIMED = 64  # faces
 
 

@@ -113,6 +113,26 @@ def test_a_recipe_can_be_bounded_by_minutes_and_trained_at_another_size(scripts,
     assert "image_size 16" in row["settings"], f"got {row['settings']}"
 
 
+def test_candidates_for_the_whole_run_can_be_trained(scripts, no_export):
+    names = "notebook, a layer at full size", "notebook, by clusters"
+    rows = rows_of(scripts, "results", "--images", N_IMAGES, "--only", *names)
+    assert values_of(rows, "recipe") >= {*names}, f"expected both, got {rows}"
+
+
+def test_a_layer_at_full_size_adds_nothing_at_first(scripts):
+    x = torch.randn(2, 3, 8, 8)
+    assert scripts("candidates").Residual(3)(x).equal(x), "expected x unchanged at first"
+
+
+def test_clusters_of_well_separated_points_are_found(scripts):
+    centers = torch.tensor([[0.0, 0], [50, 0], [0, 50]])
+    truth = torch.arange(3).repeat(40)
+    points = centers[truth] + torch.randn(120, 2)
+    found = scripts("candidates").cluster(points, 3)
+    pairs = set(zip(truth.tolist(), found.tolist()))
+    assert len(pairs) == 3, f"expected a cluster for each center, got the pairs {pairs}"
+
+
 def test_the_recipes_of_the_committed_rows_exist(scripts):
     recipes = {"baseline", "real", "noise", *scripts("results").CHANGES}
     unknown = values_of(read(EXPERIMENTS / "results.csv"), "recipe") - recipes
@@ -127,7 +147,7 @@ def test_a_run_beyond_a_limit_gives_no_row(scripts, capsys):
     assert capsys.readouterr().out.count("has reached 20 minutes and 50,000 images: no row") == 2
 
 
-@pytest.mark.parametrize("name", ["album", "conditional", "growing", "makeup", "results"])
+@pytest.mark.parametrize("name", ["album", "conditional", "flow", "growing", "makeup", "results"])
 def test_committed_rows_have_the_columns_of_today(scripts, name):
     columns = scripts("results").COLUMNS if name == "results" else scripts("common").MEASURES
     committed = tuple(read(EXPERIMENTS / f"{name}.csv")[0])
@@ -288,6 +308,16 @@ def test_growing(scripts, no_export):
     rows = rows_of(scripts, "growing", *small, "--grown-only", "--start", smaller)
     sizes = {row["subject"].partition(" pixels")[0] for row in rows}
     assert sizes == {"grown: at 64"}, f"from a file: expected the full size alone, got {sizes}"
+
+
+def test_flow(scripts, no_export):
+    small = "--size", 16, "--minutes", 0.002
+    rows = rows_of(scripts, "flow", *small)
+    kinds = {(row["experiment"], row["subject"]) for row in rows}
+    steps = {("flow", f"{n} steps") for n in scripts("flow").N_STEPS}
+    assert kinds == {("GAN", ""), *steps}, f"expected both kinds, got {kinds}"
+    measures = values_of(rows, "measure")
+    assert {"ffd", "recall", "ms a face"} <= measures, f"expected all scores, got {measures}"
 
 
 # ---------------------------------------------------------------- speed

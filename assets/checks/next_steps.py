@@ -228,3 +228,42 @@ def test_carry_over(carry_over, build_network):
     assert is_same, "expected the same features of the same latents."
     odd = build_network(5, 7, 10, 64)[1]
     assert_refuses(lambda: carry_over(G, odd), "networks that do not fit", "no_layer")
+
+
+class Knows(nn.Module):
+    """A network that expects the same face in every mixture."""
+
+    def __init__(self, face):
+        super().__init__()
+        self.face = face
+
+    def forward(self, x, t):
+        assert t.shape == (len(x),), f"expected a time for each of {len(x)} mixtures, got {t.shape}"
+        return self.face.expand(len(x), -1, -1, -1)
+
+
+@check
+def test_flow(Flow, flow_loss):
+    flow, z = Flow(16, n_steps=3), torch.randn(5, 3 * 16**2)
+    flow_loss(flow, pictures(4, 16)).backward()
+    for name, weight in flow.named_parameters():
+        assert weight.grad is not None, f"flow_loss: expected a gradient for {name}, got none."
+    assert_shape("Flow(16)", flow(z), 5, 3, 16, 16)
+    (face,) = pictures(1, 16)
+    flow.expected_face = Knows(face)
+    for flow.n_steps in (1, 2, 7):
+        is_there = torch.allclose(flow(z), face.expand(5, -1, -1, -1), atol=1e-5)
+        assert is_there, f"{flow.n_steps} steps to an expected face: expected that face."
+    mixtures = [mixture for mixture, _ in flow.path(z)]
+    noise = z.view(5, 3, 16, 16)
+    for k, mixture in enumerate(mixtures):
+        expected = noise + k / 7 * (face - noise)
+        assert_close(f"step {k} of 7: from the straight line", (mixture - expected).abs().max(), 0)
+    t = torch.full((5,), 0.5)
+    error = (flow.velocity((noise + face) / 2, t) - (face - noise)).abs().max()
+    assert_close("velocity: from face - noise", error, 0)
+    loss = flow_loss(flow, face.expand(5, -1, -1, -1))
+    assert_close("the loss of a network that expects the right face", loss, 0, within=0.01)
+    flow.expected_face = Knows(face + 1)
+    is_larger = flow_loss(flow, face.expand(5, -1, -1, -1)) > 1
+    assert is_larger, "expected faces that are off by 1: expected a loss above 1."

@@ -15,7 +15,10 @@ from assets.lib.figures import image_grid, in_notebook, show_images
 WIDTH = 256  # pixels of a face in the panel
 LARGEST = 2**31 - 1  # the largest number of a face
 STYLE = {"description_width": "110px"}
-TEXT = "A panel of sliders: run this cell to use it."
+TEXT = (
+    "A panel of sliders: run this cell to use it. If you did, install ipywidgets where Jupyter "
+    "itself runs, and reload the page."
+)
 MISSING = "The panel of sliders needs ipywidgets: pip install ipywidgets, then rerun this cell."
 
 
