@@ -1,12 +1,13 @@
 """Train a GAN and a flow for equal CPU time, and add the scores of their faces to flow.csv.
 
     python .ci/experiments/flow.py FACES [--only GAN flow] [--minutes 2 10 60] [--seed 0]
+        [--picture flow.png]
 
 FACES: a folder of face photographs, or "drawn". The GAN is the notebook's whole run, the flow that
 of its section "Why a GAN?"; the learning rates of both fall towards the end. Minutes are of CPU
 time on one thread, so that other programs do not matter. The flow is scored with several numbers
 of steps from noise to faces. What is in the table is not made again; a run that was stopped
-continues.
+continues. --picture writes a row of eight faces for each of the runs.
 """
 
 import time
@@ -16,8 +17,10 @@ from unittest import mock
 import results
 import torch
 from common import Table, helpers, lesson, parser_of, prepare, train_until
+from PIL import Image
 
 from assets.lib.clocks import Clock
+from assets.lib.figures import image_grid
 
 KINDS = "GAN", "flow"
 N_STEPS = 1, 3, 6, 12  # of a flow, from noise to faces
@@ -60,33 +63,41 @@ def versions(generator):
         yield f"{generator.n_steps} steps", generator
 
 
+def scored(run, experiment, test):
+    """All rows of a run: (subject, measure, value)."""
+    for subject, generator in versions(run.best_generator()):
+        for measure, value in measures(generator, experiment, test):
+            yield subject, measure, value
+
+
 def main(arguments=None):
     parser = parser_of(__doc__, "flow.csv")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 10, 60])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=32, help="pixels")
+    parser.add_argument("--picture", type=Path)
     args = parser.parse_args(arguments)
 
     torch.set_num_threads(1)
     experiment = prepare(args.faces, args.runs, image_size=args.size, seed=args.seed)
     row, table = dict(data=experiment.data, size=args.size, seed=args.seed), Table(args.table)
-    test = experiment.real("test")
-    for minutes in sorted(args.minutes):
-        for kind in args.only:
+    test, faces = experiment.real("test"), []
+    for kind in args.only:
+        for minutes in sorted(args.minutes):
             asked = dict(**row, experiment=kind, minutes=f"{minutes:g}")
-            if table.has(**asked):
+            if table.has(**asked) and not args.picture:
                 continue
             name = f"{kind}_{experiment.data}_{args.size}_{minutes:g}_minutes_{args.seed}"
             run = train(kind, experiment, minutes, Path(args.runs, "flow", name))
-            found = [
-                (subject, *pair)
-                for subject, generator in versions(run.best_generator())
-                for pair in measures(generator, experiment, test)
-            ]  # all before the first is written: the table has a run's rows or none
-            for subject, measure, value in found:
-                counts = dict(images=run.images, n=len(test))
+            faces.append(lesson.sample_faces(run.best_generator(), 8, args.seed))
+            if table.has(**asked):
+                continue
+            counts = dict(images=run.images, n=len(test))
+            for subject, measure, value in [*scored(run, experiment, test)]:  # all or none
                 table.add(**asked, **counts, subject=subject, measure=measure, value=value)
+    if args.picture:
+        Image.fromarray(image_grid(torch.cat(faces), 8)).save(args.picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import helpers
+from assets.lib import labeled
 from assets.lib.drawn import draw_faces
+from assets.lib.faces import WELL_KNOWN
+from assets.lib.files import say_once
 
 
 def networks(notebook, labels, size=16, z_size=8):
@@ -150,26 +153,34 @@ NAMES = {  # a folder's layout -> the name of face number i
 
 
 @pytest.mark.parametrize(
-    "layout, names",
-    [("classes", ("cats", "dogs")), ("utkface", ("Male", "White", "Asian")), ("none", None)],
+    "layout, names, logit",
+    [
+        pytest.param("classes", ("cats", "dogs"), None, id="classes"),
+        pytest.param("utkface", ("Male", "White", "Asian"), None, id="utkface"),
+        pytest.param("none", tuple(sorted(WELL_KNOWN)), 2.0, id="predicted"),
+        pytest.param("none", None, 1.0, id="not sure"),
+    ],
 )
 def test_faces_with_any_labels_can_be_generated_by_label(
-    notebook, empty_place, capsys, layout, names
+    notebook, empty_place, monkeypatch, capsys, layout, names, logit
 ):
+    def every_second(features, attributes):
+        signs = 1 - 2.0 * (torch.arange(len(features)) % 2)
+        return logit * signs[:, None].expand(-1, len(attributes))
+
+    say_once.cache_clear()
+    monkeypatch.setattr(labeled, "attribute_logits", every_second)
     folder = empty_place / "faces"
     save_faces(folder, NAMES[layout])
     settings = settings_of(notebook, empty_place / "run", n_drawn=60, experiment_images=2)
-    settings = settings.but(data_dir=str(folder))
-    loader = notebook.get_dataloader(8, 16, folder)
-    if not helpers.usable_labels(loader.dataset):
-        loader = notebook.get_dataloader(8, 16, notebook.drawn_folder(settings))
-    labels = helpers.usable_labels(loader.dataset)[:5]
+    settings = settings.but(data_dir=str(folder), batch_size=8, image_size=16)
+    faces = notebook.get_dataloader(8, 16, folder).dataset
+    loader, labels = notebook.labeled_loader(settings, faces)
+    printed = capsys.readouterr().out
+    assert ("the face network predicts" in printed) == (layout == "none"), f"printed {printed}"
+    assert ("uses drawn faces" in printed) == (names is None), f"printed {printed}"
     if names:
-        assert labels == [*names], f"expected {names} of {folder}, got {labels}"
-    else:
-        assert "uses drawn faces" in capsys.readouterr().out and "Male" in labels, f"got {labels}"
-    known = loader.dataset.known
-    loader.dataset.labels = torch.stack([known[name] for name in labels], 1).float()
+        assert sorted(labels) == [*sorted(names)], f"expected {names} of {folder}, got {labels}"
     D = partial(notebook.ProjectionDiscriminator, n_labels=len(labels))
     G = partial(notebook.ConditionalGenerator, labels=loader.dataset.labels)
     run = notebook.train_conditional(settings, loader, *notebook.fresh(settings, D=D, G=G), labels)

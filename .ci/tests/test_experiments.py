@@ -318,6 +318,10 @@ def test_flow(scripts, no_export):
     assert kinds == {("GAN", ""), *steps}, f"expected both kinds, got {kinds}"
     measures = values_of(rows, "measure")
     assert {"ffd", "recall", "ms a face"} <= measures, f"expected all scores, got {measures}"
+    paths = "--runs", "runs", "--table", "flow.csv", "--picture", "flow.png"
+    run(scripts, "flow", "drawn", *small, *paths)
+    size = Image.open("flow.png").size
+    assert size == (8 * 18 - 2, 2 * 18 - 2), f"expected two rows of eight, got {size}"
 
 
 # ---------------------------------------------------------------- speed

@@ -25,5 +25,12 @@ def test_colors_in_lab(pixel, textbook):
 
 def test_missing_weights_are_named_with_where_they_belong(tmp_path, monkeypatch):
     monkeypatch.setattr(network, "WEIGHTS", tmp_path / "weights" / "face_network.pt")
+    monkeypatch.setattr(network, "stored", network.stored.__wrapped__)
     with pytest.raises(FileNotFoundError, match="face_network.pt is missing from assets/weights"):
         load_face_network.__wrapped__()
+
+
+def test_sure_answers_are_right_more_often_than_not():
+    right = network.right_when_sure()
+    assert {*right} == {*load_face_network()[0]}, "expected a share for each attribute"
+    assert all(0.5 < share <= 1 for share in right.values()), f"got {right}"

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from assets.lib.drawn import OTHER_SEED
-from assets.lib.files import DataError, say_once
+from assets.lib.files import say_once
 from assets.lib.labels import known_labels
-from assets.lib.settings import DEFAULT_LABELS, check, check_choice
 
 PARTS = "train", "validation", "test"  # to train on; to choose by; to report scores on
 LEAST_IN_DOMAIN = 8  # faces in each part of each of two domains
@@ -40,6 +39,7 @@ class DecodedFaces(torch.utils.data.Dataset):
         self.images, self.labels, self.classes, self.root = images, labels, classes, root
         self.class_numbers = labels  # they stay when other labels take their place
         self.flip, self.names = flip, names
+        self.sure = {}  # {label: bools (n,)}, of labels that are not known of every face
         self.sides = torch.full((len(images),), images.shape[-1]) if sides is None else sides
         rows = np.arange(len(images)) if readable is None else np.flatnonzero(readable)
         parts = np.full(len(images), -1)
@@ -67,6 +67,13 @@ class DecodedFaces(torch.utils.data.Dataset):
         faces.parts = torch.where(chosen, self.parts, -1)
         faces.rows = self.rows[chosen[self.rows]]
         return faces
+
+    def sure_of(self, *labels):
+        """Those faces of which all of these labels are known: all, unless labels are predicted."""
+        chosen = torch.ones(len(self.images), dtype=torch.bool)
+        for label in labels:
+            chosen &= self.sure.get(label, chosen)
+        return self.where(chosen)
 
     def count_large(self, size):
         """How many faces of this part come from pictures at least `size` pixels wide and high."""
@@ -106,12 +113,13 @@ class DecodedFaces(torch.utils.data.Dataset):
         One face of each other part must have it, and one lack it.
         """
         least = {"train": 20, "validation": 1, "test": 1}
-        parts = [(self.part(name).rows, n) for name, n in least.items()]
 
-        def is_usable(has):
+        def is_usable(label, has):
+            faces = self.sure_of(label)
+            parts = [(faces.part(name).rows, n) for name, n in least.items()]
             return all(n <= has[rows].sum() <= len(rows) - n for rows, n in parts)
 
-        usable = [name for name, has in self.known.items() if is_usable(has)]
+        usable = [label for label, has in self.known.items() if is_usable(label, has)]
         return sorted(usable, key=lambda name: name not in WELL_KNOWN)
 
     def split_domains(self, label, same=None):
@@ -122,13 +130,14 @@ class DecodedFaces(torch.utils.data.Dataset):
         """
         if label not in self.known:
             return None
-        has = self.known[label]
+        has, faces = self.known[label], self.sure_of(label)
         options = [(torch.ones_like(has), {})]
         if same in self.known and same != label:
+            faces = faces.sure_of(same)
             options = [(self.known[same] == value, {same: value}) for value in (True, False)]
         found = []
         for chosen, common in options:
-            A, B = self.where(chosen & ~has), self.where(chosen & has)
+            A, B = faces.where(chosen & ~has), faces.where(chosen & has)
             sizes = [len(X.part(part)) for X in (A, B) for part in PARTS]
             found.append((min(sizes), A, B, common))
         smallest, A, B, common = max(found, key=lambda pair: pair[0])
@@ -143,29 +152,6 @@ def keep_on(device, dataset):
     if device.type == "cuda" and isinstance(dataset, DecodedFaces):
         if 2 * dataset.images.nbytes < torch.cuda.mem_get_info(device)[0]:
             dataset.images = dataset.images.to(device)
-
-
-def check_faces(faces, label_names=None, domain_label=None, domain_same=None):
-    """DataError for too few faces; ValueError for a label that is unknown, or too rare to learn."""
-    if len(faces) < 4:  # precision and recall look at the third nearest neighbour
-        raise DataError(f"Scores need at least 4 images, and {len(faces)} can be read: add some.")
-    chosen = [("label_names", name) for name in label_names or ()]
-    chosen += [("domain_label", domain_label), ("domain_same", domain_same)]
-    for setting, name in chosen:
-        if name is not None and name != DEFAULT_LABELS.get(setting):
-            sentence = "nothing is known about these faces; assets/docs/settings.md says what helps"
-            check(setting, name, lambda _: faces.known, sentence)
-            check_choice(faces.known, **{setting: name})
-    for name in label_names or ():
-        has = faces.known[name][faces.rows]
-        sentence = f"{has.sum()} of {len(has)} training faces have it; 20 must, 20 must not, and "
-        sentence += "there must be both among those held out"
-        check("label_names", name, faces.usable_labels().__contains__, sentence)
-    if domain_label not in (None, DEFAULT_LABELS["domain_label"]):
-        sentence = "too few faces with it and without it are alike in domain_same: each part of "
-        sentence += f"the data, train, validation and test, needs {LEAST_IN_DOMAIN} of both"
-        is_split = faces.split_domains(domain_label, domain_same)
-        check("domain_label", domain_label, lambda _: is_split, sentence)
 
 
 def most_held_out(n, most=5000):
