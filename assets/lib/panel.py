@@ -12,7 +12,7 @@ from PIL import Image
 
 from assets.lib.figures import image_grid, in_notebook, show_images
 
-WIDTH = 256  # pixels of a face in the panel
+WIDTH = 320  # pixels of a face in the panel, and of a slider
 LARGEST = 2**31 - 1  # the largest number of a face
 STYLE = {"description_width": "110px"}
 TEXT = (
@@ -39,20 +39,17 @@ class Sliders:
 
 
 def show_panel(groups, number=0):
-    """Show a figure of some Sliders and, to somebody who can move them, the sliders themselves.
+    """Show some Sliders to somebody who can move them and, below, a figure of their ends.
 
     A saved notebook has the figure only, since sliders need a kernel. `number`: the first face.
     """
+    if is_watched():
+        try:
+            Panel(groups, number).display()
+        except ModuleNotFoundError:
+            print(MISSING)
     for group in groups:
         show_ends(group, number)
-    if not is_watched():
-        return
-    try:
-        panel = Panel(groups, number)
-    except ModuleNotFoundError:
-        print(MISSING)
-    else:
-        panel.display()
 
 
 def is_watched():
@@ -104,7 +101,9 @@ class Panel:
             for group, picture, sliders in zip(groups, self.pictures, self.sliders)
         ]
         buttons = ipywidgets.HBox([self.new_face, self.reset])
-        self.box = ipywidgets.VBox([buttons, ipywidgets.HBox(columns)])
+        layout = {"flex_flow": "row wrap", "grid_gap": "16px"}  # below each other on a narrow page
+        row = ipywidgets.HBox(columns, layout=layout)
+        self.box = ipywidgets.VBox([buttons, row])
         for k, sliders in enumerate(self.sliders):
             self.draw(k)
             for slider in sliders:
@@ -112,8 +111,11 @@ class Panel:
 
     def sliders_of(self, group, kind):
         step = (group.high - group.low) / 60
-        ends = dict(min=group.low, max=group.high, step=step, readout_format=".1f", style=STYLE)
-        return [kind(x, description=name, **ends) for name, x in zip(group.names, group.start)]
+        ends = dict(min=group.low, max=group.high, step=step, readout_format=".1f")
+        look = dict(style=STYLE, layout={"width": f"{WIDTH}px"})
+        return [
+            kind(x, description=name, **ends, **look) for name, x in zip(group.names, group.start)
+        ]
 
     def draw(self, k, change=None):
         """Draw the face of a group, after a change of a slider say."""
