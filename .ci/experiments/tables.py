@@ -63,6 +63,7 @@ def recipe(name):
 
 
 LOOPS = {"baseline": "baseline", "notebook": "this notebook"}
+SHOWN = 20_224, 85_888, 170_752, 162_496, 350_000, 555_456, 1_140_160  # images, in the README
 
 
 def images():
@@ -70,7 +71,8 @@ def images():
     lines = []
     for name, words in LOOPS.items():
         for n, found in sorted(recipe(name).items()):
-            lines.append([words, f"{n:,}", spread(found, "ffd")])
+            if n in SHOWN:
+                lines.append([words, f"{n:,}", spread(found, "ffd")])
     return markdown(["loop", "images", "FFD"], lines)
 
 
@@ -104,6 +106,36 @@ def changes():
         words = f"**{name}**" if name == "the lesson" else name
         lines.append([words, f"{seen:,.0f}", *cells])
     return markdown(["change", "images", *SCORES.values()], lines)
+
+
+CANDIDATES = {"notebook": "the whole run", "notebook, a layer at full size": "a layer at full size"}
+
+
+def candidates():
+    """Changes of the whole run after 350,000 images."""
+    lines = []
+    for name, words in CANDIDATES.items():
+        found = recipe(name)[350_000]
+        speed = float(found[0]["images_per_second"])
+        cells = [spread(found, score) for score in SCORES]
+        lines.append([words, str(len(found)), f"{speed:.0f}", *cells])
+    heads = ["350,000 images", "seeds", "images/s", *SCORES.values()]
+    return markdown(heads, lines)
+
+
+def flow():
+    """A GAN and a flow after as much CPU time."""
+    found = {}
+    for row in sorted(rows("flow"), key=lambda row: (int(row["minutes"]), row["experiment"])):
+        key = row["minutes"], row["experiment"], row["subject"], row["images"]
+        found.setdefault(key, {})[row["measure"]] = float(row["value"])
+    lines = []
+    for (minutes, kind, steps, n), values in found.items():
+        if minutes == "60" or steps in ("", "6 steps"):
+            cells = [number(values[name], name) for name in SCORES]
+            name = f"{kind}, {steps}" if steps else kind
+            lines.append([minutes, name, f"{int(n):,}", *cells, f"{values['ms a face']:.2f}"])
+    return markdown(["CPU minutes", "", "images", *SCORES.values(), "ms a face"], lines)
 
 
 ALBUMS = {
@@ -144,7 +176,14 @@ def album_scores(data, subject, minutes):
     return cells
 
 
-TABLES = {"images": images, "scores": scores, "changes": changes, "album": album}
+TABLES = {
+    "images": images,
+    "scores": scores,
+    "changes": changes,
+    "candidates": candidates,
+    "flow": flow,
+    "album": album,
+}
 
 
 def filled(text):
