@@ -11,8 +11,13 @@ import problem_unittests as checks
 BCE = "F.binary_cross_entropy_with_logits(D_out, torch.full_like(D_out, label))"
 LABELS = "torch.full_like(D_out, label)"
 SQUARES = {BCE: "((D_out - label) ** 2).mean()"}
+P = "p = D_out.sigmoid().clamp(1e-7, 1 - 1e-7)"
+SATURATED = "gradient at logits of .* sigmoid, a log or a clamp"
+BACKWARD = "label))\n    loss.backward()\n    return loss"
+INTERPOLATED = "torch.from_numpy(np.interp(x.numpy(), (0, 1), (low, high))).float()"
 SQUEEZED = "F.binary_cross_entropy_with_logits(D_out.squeeze(), torch.full((len(D_out),), label))"
 OVERFLOW = "-(D_out.sigmoid() if label else 1 - D_out.sigmoid()).log().mean()"
+CLAMPED = "-(p.log() if label else (1 - p).log()).mean()"
 IN_PLACE = {"return F": "with torch.no_grad(): D_out.clamp_(-1, 1)\n    return F"}
 
 REAL = "real_loss(D(real), smooth=True)"
@@ -99,6 +104,11 @@ RIGHT = {
         ("written out", {BCE: "(F.softplus(D_out) - label * D_out).mean()"}, None),
         ("a module", {"F.binary_cross_entropy_with_logits(": "nn.BCEWithLogitsLoss()("}, None),
         ("other labels", {LABELS: "label * torch.ones_like(D_out)"}, None),
+        (
+            "a printed number",
+            {"return F": "print(D_out.mean().item(), end='')\n    return F"},
+            None,
+        ),
     ],
     checks.test_fake_loss: [
         ("as it is", {}, None),
@@ -160,6 +170,28 @@ WRONG_LOSSES = [
     ("a number", {"label))": "label)).item()"}, r"expected a tensor, got float. Without .item\(\)"),
     ("in place", IN_PLACE, "changed in place"),
     ("no return", {"return F": "F"}, "loss of 6 logits.* Is there a `return`?"),
+    ("its own sigmoid", {BCE: f"nn.BCELoss()(D_out.sigmoid(), {LABELS})"}, SATURATED),
+    ("a clamped sigmoid", {f"return {BCE}": f"{P}\n    return {CLAMPED}"}, f"{SATURATED}|0.9"),
+    ("clamped logits", {"logits(D_out": "logits(D_out.clamp(-10, 10)"}, SATURATED),
+    ("64 bits", {LABELS: f"{LABELS}.double()"}, "expected float32, got torch.float64"),
+    (
+        "a backward of its own",
+        {"return F": "loss = F", "label))": BACKWARD},
+        r"no backward\(\) in it",
+    ),
+    ("a new tensor", {BCE: f"torch.tensor({BCE}.item(), requires_grad=True)"}, "got a detached"),
+    ("classes", {BCE: f"F.cross_entropy(D_out, {LABELS})"}, "to depend on D_out.*logits, labels"),
+    ("labels first", {f"D_out, {LABELS}": f"{LABELS}, D_out"}, "logits come first|in this order"),
+    (
+        "a column squeezed",
+        {"D_out, t": "D_out.squeeze(1), t"},
+        r"labels need|shape \(6,\).*any shape",
+    ),
+    (
+        "minus",
+        {"return F": "label = 1 - label\n    return -F"},
+        "minus the loss for the other label",
+    ),
 ]
 
 WRONG = {
@@ -183,6 +215,17 @@ WRONG = {
         ("in place", {"x * (high - low) +": "x.mul_(high - low).add_(low) + 0 *"}, "in place"),
         ("in halves", {"return x": "return x.half()"}, "expected torch.float32"),
         ("no return", {"return x": "x = x"}, "scale to .* got None. Is there a `return`?"),
+        (
+            "by NumPy",
+            {"return x": f"return {INTERPOLATED}  # "},
+            "another device: got TypeError.*NumPy",
+        ),
+        ("a tensor on the CPU", {"+ low": "+ torch.full(x.shape, float(low))"}, "another device"),
+        (
+            "to the CPU",
+            {"+ low": "+ low\n    return x.cpu()", "return x *": "x = x *"},
+            "are on the CPU",
+        ),
     ],
     checks.test_weights_init: [
         ("0.2 for 0.02", {"0.02": "0.2"}, r"expected 0, 0.02, got .*, 0\.(19|20)"),
@@ -211,7 +254,7 @@ WRONG = {
         ("smooth ignored", {"0.9 if smooth else ": ""}, "the label is 0.9.* Is smooth used"),
         ("smoothed to 0.7", {"0.9": "0.7"}, "smooth=True .*: expected .* the label is 0.9"),
         ("always smoothed", {"1.0": "0.9"}, "real_loss at logits"),
-        ("smoothed to the wrong side", {"0.9": "0.1"}, "the other label|label is 0.9"),
+        ("smoothed to the wrong side", {"0.9": "0.1"}, "label is 0.9, and 1 without"),
     ],
     checks.test_fake_loss: [
         *WRONG_LOSSES,

@@ -44,6 +44,26 @@ def assert_two(what, result):
     assert got == 2, f"{what}: expected two values, got {got}."
 
 
+def other_device():
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "meta"
+
+
+# "meta" is a device without numbers: what prints one stops there, and works on any other
+PRINTS_A_NUMBER = r"item\(\) cannot be called on meta|unsupported format string"
+
+
+def assert_stays_on_device(what, function, x, hint):
+    """The result is on the device of x, wherever that is."""
+    x = x.to(other_device())
+    try:
+        device = function(x).device
+    except Exception as error:
+        if re.search(PRINTS_A_NUMBER, str(error)):
+            return
+        raise AssertionError(f"{what}: got {type(error).__name__}. {hint}") from error
+    assert device == x.device, f"{what}: expected the result there, got it on {device}. {hint}"
+
+
 def numbers_of(values):
     return [float(number) for number in np.ravel(values)]
 

@@ -6,7 +6,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from assets.checks.asserts import assert_close, assert_refuses, assert_shape
+from assets.checks.asserts import (
+    assert_close,
+    assert_refuses,
+    assert_shape,
+    assert_stays_on_device,
+)
 from assets.checks.exercises import check, check_exercise
 from assets.checks.layers import BAD_IMAGE_SIZES
 
@@ -121,3 +126,5 @@ def test_scale(scale):
         assert_scales(scale, some, given, low, high)
     by_name = scale(some, feature_range=(0, 2))
     assert torch.allclose(by_name, 2 * some), "Expected feature_range to work by name."
+    hint = "Compute with x and numbers: NumPy and new tensors are on the CPU."
+    assert_stays_on_device("scale of an x on another device", scale, some, hint)
