@@ -15,6 +15,10 @@ P = "p = D_out.sigmoid().clamp(1e-7, 1 - 1e-7)"
 SATURATED = "gradient at logits of .* sigmoid, a log or a clamp"
 BACKWARD = "label))\n    loss.backward()\n    return loss"
 INTERPOLATED = "torch.from_numpy(np.interp(x.numpy(), (0, 1), (low, high))).float()"
+DRAW = "nn.init.normal_(m.weight, 0, 0.02)"
+NORMAL = "torch.from_numpy(np.random.default_rng().normal(0, 0.02, m.weight.shape))"
+LAYERS = "isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))"
+HAS_WEIGHT = "getattr(m, 'weight', None) is not None"
 SQUEEZED = "F.binary_cross_entropy_with_logits(D_out.squeeze(), torch.full((len(D_out),), label))"
 OVERFLOW = "-(D_out.sigmoid() if label else 1 - D_out.sigmoid()).log().mean()"
 CLAMPED = "-(p.log() if label else (1 - p).log()).mean()"
@@ -181,6 +185,7 @@ WRONG_LOSSES = [
     ),
     ("a new tensor", {BCE: f"torch.tensor({BCE}.item(), requires_grad=True)"}, "got a detached"),
     ("classes", {BCE: f"F.cross_entropy(D_out, {LABELS})"}, "to depend on D_out.*logits, labels"),
+    ("whole numbers", {LABELS: f"{LABELS}.long()"}, "Labels are floats"),
     ("labels first", {f"D_out, {LABELS}": f"{LABELS}, D_out"}, "logits come first|in this order"),
     (
         "a column squeezed",
@@ -238,6 +243,28 @@ WRONG = {
         ("linear layers left out", {", nn.Linear": ""}, "Weights of Linear.* expected 0, 0.02"),
         ("norms, too", {"nn.Linear": "nn.Linear, nn.BatchNorm2d"}, "scale and shift"),
         ("a bias expected", {"if m.bias is not None": "if True"}, "got AttributeError"),
+        ("a bias in a condition", {"if m.bias is not None": "if m.bias"}, "Ask `is not None`"),
+        ("biases removed", {"nn.init.zeros_(m.bias)": "m.bias = None"}, "expected 0, got none"),
+        ("64 bits", {DRAW: f"m.weight.data = {NORMAL}"}, "expected float32, got torch.float64"),
+        (
+            "another parameter",
+            {DRAW: f"m.weight = nn.Parameter({NORMAL}.float())"},
+            "changes weights in pl",
+        ),
+        ("a tensor for a parameter", {DRAW: f"m.weight = {NORMAL}"}, "changes weights in place"),
+        (
+            "NumPy's numbers",
+            {DRAW: f"m.weight.data = {NORMAL}.numpy()"},
+            "changes weights in place",
+        ),
+        ("with a gradient", {DRAW: "m.weight.normal_(0, 0.02)"}, "changes weights in place"),
+        ("whatever has a weight", {LAYERS: f"{HAS_WEIGHT} and m.weight.dim() > 1"}, "only."),
+        ("seeded", {DRAW: f"torch.manual_seed(0)\n        {DRAW}"}, "Two layers.* Is there a seed"),
+        (
+            "gradients off",
+            {DRAW: f"torch.set_grad_enabled(False)\n        {DRAW}"},
+            r"weights_init_normal switches gradients off.*with torch.no_grad\(\)",
+        ),
     ],
     checks.test_build_network: [
         ("G before D", {"return D, G": "return G, D"}, "gives D, G"),
@@ -272,6 +299,8 @@ WRONG = {
         ("another beta2", {"0.999": "0.5"}, "expected 0.4, 0.999, got 0.4, 0.5"),
         ("the bias left out", {"network.parameters()": "[network.weight]"}, "other weights"),
         ("no return", {"return ": ""}, "got NoneType"),
+        ("no parentheses", {"parameters()": "parameters"}, "with parentheses"),
+        ("the network", {"network.parameters()": "network"}, r"takes network.parameters\(\)"),
     ],
     checks.test_train_step: [
         (

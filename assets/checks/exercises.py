@@ -105,6 +105,13 @@ HINTS = {
     "deepcopy protocol": (
         "Keep no activations in self, and take spectral_norm from nn.utils.parametrizations."
     ),
+    "already exists|cannot assign|leaf Variable|'ParametrizationList'|has to be a tensor": (
+        "nn.init.normal_(m.weight, ...) changes weights in place, for "
+        "isinstance(m, (nn.Conv2d, ...)) only."
+    ),
+    "Boolean value of Tensor": "Ask `is not None` of a tensor that may be missing.",
+    "desired output type Long": "Labels are floats: torch.ones_like(D_out).",
+    "object is not iterable": "Adam takes network.parameters(), with parentheses.",
     "on the same device": "Make new tensors on the device of the input, such as real.device.",
 }
 
@@ -153,7 +160,10 @@ def notes_of(test, given, advice=""):
     __tracebackhide__ = True
     try:
         with reproducible():
-            return test(**given) or []
+            notes = test(**given) or []
+            name, is_on = " and ".join(given), torch.is_grad_enabled()
+            assert is_on, f"{name} switches gradients off. Use `with torch.no_grad():` in it."
+            return notes
     except (AssertionError, NotWritten) as error:
         problem = str(error).strip()
     except Exception as error:
@@ -163,10 +173,10 @@ def notes_of(test, given, advice=""):
 
 @contextlib.contextmanager
 def reproducible():
-    """The same random numbers each time, and none used up; in one process and one thread."""
+    """The same random numbers each time, none used up; one process, one thread, gradients on."""
     threads = torch.get_num_threads()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices), single_process():
+    with torch.random.fork_rng(devices), single_process(), torch.enable_grad():
         torch.default_generator.manual_seed(0)
         torch.set_num_threads(1)  # small work waits longer for threads than it takes
         try:

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import nn
 
-from assets.checks.asserts import assert_close, assert_shape, assert_two
+from assets.checks.asserts import as_text, assert_close, assert_shape, assert_two
 from assets.checks.exercises import check, check_exercise
 from assets.checks.layers import (
     LATER,
@@ -245,8 +245,8 @@ def assert_drawn_normally(layer):
         f"{what}: expected a normal distribution, with 4.6 % of the weights beyond two "
         f"standard deviations, got {far:.1%}. Is it uniform?"
     )
-    if layer.bias is not None:
-        assert_close(f"Biases of {layer}", layer.bias.detach().abs().max(), 0)
+    kind = layer.weight.dtype
+    assert kind == torch.float32, f"{what}: expected float32, got {kind}. NumPy's have 64 bits."
 
 
 @check_exercise
@@ -257,9 +257,18 @@ def test_weights_init(weights_init_normal):
     layers = [layer for layer in network.modules() if isinstance(layer, WEIGHTED)]
     for weight in [weight for layer in layers for weight in layer.parameters()]:
         nn.init.constant_(weight, 0.3)  # whatever was there before must be gone
+    biased = [layer for layer in layers if layer.bias is not None]
     network.apply(weights_init_normal)
     for layer in layers:
         assert_drawn_normally(layer)
+    for layer in biased:
+        got = "none" if layer.bias is None else as_text([layer.bias.detach().abs().max()])
+        assert got == "0", f"Biases of {layer}: expected 0, got {got}."
+    first, *others = (layer.weight.detach().flatten()[:9] for layer in layers)
+    assert not any(first.equal(other) for other in others), (
+        "Two layers: expected different weights, got the same. Is there a seed? The seed is set "
+        "once, before the networks are built."
+    )
     scale_and_shift = norm.weight.mean().item(), norm.bias.mean().item()
     assert_close(f"{norm}, scale and shift", scale_and_shift, (1, 0), within=0.2)
     spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))  # as in a later section
