@@ -28,6 +28,9 @@ OLD_SPECTRAL = "nn.utils.spectral_norm(nn.Linear(n * 4 * 4, 1))"
 CONV_LOGIT = "nn.Sequential(nn.Unflatten(1, (n, 4, 4)), nn.Conv2d(n, 1, 4))"
 NO_SUPER = {"super().__init__()": "pass"}
 ANY_SIZE = {"check_size(image_size)": "None"}
+ENDLESS = ANY_SIZE | {"size > 4": "size != 4"}
+UNTRACKED = "track_running_stats=False"
+DROPPED = "self.logit(nn.functional.dropout(self.features(x)))"
 NO_RETURN = {"return self": "self"}
 NESTED_D = {f"layers += [{D_LAYERS}]": f"layers += [nn.Sequential({D_LAYERS})]"}
 
@@ -241,6 +244,20 @@ WRONG = {
             "in the same nn.Sequential",
         ),
         ("any size", ANY_SIZE, "image_size = .* names image_size, got"),
+        ("a loop without end", ENDLESS, "image_size = 48.*TimeoutError: a loop that does not end"),
+        ("eps for momentum", {"Norm2d(m)": "Norm2d(m, 0.8)"}, "eps=0.8.*is eps, not momentum"),
+        ("no averages", {"Norm2d(m)": f"Norm2d(m, {UNTRACKED})"}, "needs running averages"),
+        ("averages that stay", {"Norm2d(m)": "Norm2d(m, momentum=0.0)"}, "needs running averages"),
+        ("averages over all", {"Norm2d(m)": "Norm2d(m, momentum=None)"}, "leave affine, mom"),
+        ("no scale", {"Norm2d(m)": "Norm2d(m, affine=False)"}, "it learns a scale"),
+        ("a clamp", {D_PARTS: f"{D_PARTS}.clamp(-10, 10)"}, "Large weights, .* clamp has no grad"),
+        ("a wide tanh", {D_PARTS: f"(10 * ({D_PARTS} / 10).tanh())"}, "Large weights, .* No layer"),
+        ("64 bits", {".float()": ".double()"}, "32-bit floats, got torch.float64"),
+        ("16 bits", {".float()": ".half()"}, "32-bit floats, got torch.float16"),
+        ("in place", {"return": "x += 1\n        return"}, "input of forward unchanged"),
+        ("noise", {"(x))": "(x + torch.randn_like(x)))"}, "the same output each time.* noise"),
+        ("endless dropout", {D_PARTS: DROPPED}, "the same output each time.* F.dropout"),
+        ("lazy layers", {"nn.Conv2d(n, m": "nn.LazyConv2d(m"}, "all sizes given, got lazy"),
         ("no return", NO_RETURN, "got None. Is there a `return`?"),
         ("no super", NO_SUPER, r"begins with super\(\).__init__\(\)"),
     ],
@@ -323,7 +340,13 @@ WRONG = {
             r"tanh\(self.layers\(z\)\).* clamp has no gradient",
         ),
         ("z ignored", {"self.layers(z)": "self.layers(torch.ones_like(z))"}, "different images"),
-        ("z_size forgotten", {"self.z_size = z_size": ""}, "G.z_size: expected 10"),
+        ("z_size forgotten", {"self.z_size = z_size": ""}, "G.z_size: expected 10, got none"),
+        ("a broken z_size", {"_size = z_size": "_size = float(z_size)"}, "expected 10, got 10.0"),
+        ("eps for momentum", {"Norm2d(m)": "Norm2d(m, 0.8)"}, "eps=0.8.*is eps, not momentum"),
+        ("no averages", {"Norm2d(m)": f"Norm2d(m, {UNTRACKED})"}, "needs running averages"),
+        ("no scale", {"Norm2d(n)": "Norm2d(n, affine=False)"}, "it learns a scale"),
+        ("64 bits", {".tanh()": ".tanh().double()"}, "32-bit floats, got torch.float64"),
+        ("noise", {"(z)": "(z + torch.randn_like(z))"}, "the same output each time.* noise"),
         (
             "z_size used later",
             {"self.layers(z)": "self.layers(z.view(-1, self.z_size))"},

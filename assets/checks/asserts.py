@@ -1,13 +1,33 @@
 """What the checks share: assertions whose messages are sentences."""
 
+import contextlib
 import dis
 import inspect
 import math
 import re
+import sys
+import time
 import types
 
 import numpy as np
 import torch
+
+
+@contextlib.contextmanager
+def at_most(seconds):
+    """Python code in it that runs for longer stops with a TimeoutError, on any system."""
+    end, before = time.monotonic() + seconds, sys.gettrace()
+
+    def trace(frame, event, arg):
+        if time.monotonic() > end:
+            raise TimeoutError("a loop that does not end")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def assert_refuses(call, what, word):
@@ -19,7 +39,7 @@ def assert_refuses(call, what, word):
         named = re.sub(r"[\s_]+", "_", str(error).lower())
         assert word in named, f"{expected}, got a ValueError that says: {error}"
     except Exception as error:
-        raise AssertionError(f"{expected}, got {type(error).__name__}: {error}") from error
+        raise AssertionError(f"{expected}, got {type(error).__name__}: {error}.") from error
     else:
         raise AssertionError(f"{expected}, got no error: check it before anything else runs.")
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from assets.checks.asserts import assert_refuses, assert_shape
+from assets.checks.asserts import assert_refuses, assert_shape, at_most
 
 BAD_IMAGE_SIZES = (48, 8, 512, 0, -32)
 
@@ -65,13 +65,23 @@ def assert_fits_any_size(build, inputs, shape):
     """build(conv_dim, size) makes networks that turn inputs(n, size) into shape(n, size)."""
     for size in (16, 32, 64):
         network = build(8, size)
+        lazy = any(map(nn.parameter.is_lazy, network.parameters()))
+        assert not lazy, "Expected layers with all sizes given, got lazy ones: no weights to draw."
         for n in (2, 5):
             what = f"A batch of {n} at image_size {size}"
             assert_shape(what, network(inputs(n, size)), *shape(n, size))
         assert_shape("A batch of 1 in eval mode", network.eval()(inputs(1, size)), *shape(1, size))
-    for size in BAD_IMAGE_SIZES:
-        assert_refuses(lambda size=size: build(8, size), f"image_size = {size}", "image_size")
+    with at_most(seconds=5):
+        for size in BAD_IMAGE_SIZES:
+            assert_refuses(lambda size=size: build(8, size), f"image_size = {size}", "image_size")
     first, second, x = build(8, 32).eval(), build(8, 32).eval(), inputs(16, 32)
+    before, out = x.clone(), first(x)
+    assert x.equal(before), "Expected the input of forward unchanged, got it changed in place."
+    assert out.allclose(first(x), atol=1e-5), (
+        "In eval mode: expected the same output each time, got another. Is there noise, or "
+        "F.dropout without training=self.training?"
+    )
+    assert out.dtype == torch.float32, f"Expected 32-bit floats, got {out.dtype}: .float()."
     second.load_state_dict(first.state_dict())
     assert first(x).allclose(second(x), atol=1e-5), "Is a layer in a list? Use nn.Sequential."
     narrow, wide = n_weights(build(8, 32)), n_weights(build(16, 32))
@@ -121,6 +131,21 @@ def norms_after_layers(network):
             if isinstance(layer, nn.BatchNorm2d) and isinstance(before, WEIGHTED):
                 pairs.append((before, layer))
     return pairs
+
+
+def assert_norms_normalize(name, network):
+    """Each BatchNorm2d brings channels to a deviation of 1, and keeps averages for eval mode."""
+    for norm in [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]:
+        what = f"{name}: expected nn.BatchNorm2d({norm.num_features})"
+        assert norm.eps <= 1e-3, (
+            f"{what}, got eps={norm.eps:g}, which is larger than the numbers that it normalizes. "
+            "The second argument is eps, not momentum."
+        )
+        has_averages = norm.track_running_stats and 0 < (norm.momentum or 0) <= 1
+        assert norm.affine and has_averages, (
+            f"{what}, got {norm}. After eval() it needs running averages, and it learns a scale "
+            "and a shift: leave affine, momentum and track_running_stats as they are."
+        )
 
 
 def assert_norms_can_be_exchanged(name, network):

@@ -16,6 +16,7 @@ from assets.checks.layers import (
     assert_fits_any_size,
     assert_learns,
     assert_norms_can_be_exchanged,
+    assert_norms_normalize,
     assert_not_linear,
     assert_part,
     assert_portable,
@@ -97,6 +98,7 @@ def notes_on_discriminator(Discriminator):
 def test_discriminator(Discriminator):
     assert_class("Discriminator", Discriminator)
     assert_halvings(Discriminator)
+    assert_norms_normalize("D.features", Discriminator(8))
     assert_fits_any_size(Discriminator, pictures, lambda n, size: (n, 1))
     D, x = Discriminator(8).eval(), pictures(16, 32)
     assert_shape("Discriminator(8), for 32 x 32", D(x), 16, 1)
@@ -105,7 +107,11 @@ def test_discriminator(Discriminator):
     assert_learns(D, x)
     hint = "No layer follows self.logit, and flattening is part of self.features."
     parts = nn.Sequential(D.features, D.logit)
-    assert_same_outputs("D(x): expected self.logit(self.features(x))", D, parts, x, hint)
+    what = "D(x): expected self.logit(self.features(x))"
+    assert_same_outputs(what, D, parts, x, hint)
+    large = redrawn(copy.deepcopy(D), 10)  # a clamp shows at large logits only
+    parts, hint = nn.Sequential(large.features, large.logit), f"{hint} A clamp has no gradient."
+    assert_same_outputs(f"Large weights, {what}", large, parts, x, hint)
     assert_portable("D", D, x)
     assert_norms_can_be_exchanged("D.features", D)
     x = x.requires_grad_()  # a penalty on this gradient comes in a later section
@@ -207,12 +213,15 @@ def notes_on_generator(Generator):
 def test_generator(Generator):
     assert_class("Generator", Generator)
     G, z = Generator(10, 8).eval(), torch.randn(8, 10)
-    assert getattr(G, "z_size", 0) == 10, "G.z_size: expected 10. Keep it as self.z_size."
+    z_size = getattr(G, "z_size", "none")
+    is_kept = isinstance(z_size, int) and z_size == 10
+    assert is_kept, f"G.z_size: expected 10, got {z_size}. Keep z_size as self.z_size."
     assert_part("G.layers", getattr(G, "layers", None), nn.Sequential, "an nn.Sequential")
     build, shape = functools.partial(Generator, 10), lambda n, size: (n, 3, size, size)
     assert_upsample(G)
     for size in (16, 32, 64):
         assert_doublings(Generator, size)
+    assert_norms_normalize("G.layers", Generator(10, 8))
     assert_fits_any_size(build, lambda n, size: torch.randn(n, 10), shape)
     assert_shape("Generator(7, 8), for 32 x 32", Generator(7, 8)(torch.randn(3, 7)), 3, 3, 32, 32)
     spread = G(z).std(0).max().item()
