@@ -340,7 +340,7 @@ WRONG = {
             r"tanh\(self.layers\(z\)\).* clamp has no gradient",
         ),
         ("z ignored", {"self.layers(z)": "self.layers(torch.ones_like(z))"}, "different images"),
-        ("z_size forgotten", {"self.z_size = z_size": ""}, "G.z_size: expected 10, got none"),
+        ("z_size forgotten", {"self.z_size = z_size": ""}, "G.z_size: expected 10, got None"),
         ("a broken z_size", {"_size = z_size": "_size = float(z_size)"}, "expected 10, got 10.0"),
         ("eps for momentum", {"Norm2d(m)": "Norm2d(m, 0.8)"}, "eps=0.8.*is eps, not momentum"),
         ("no averages", {"Norm2d(m)": f"Norm2d(m, {UNTRACKED})"}, "needs running averages"),

@@ -63,6 +63,12 @@ LATE_STEP = """    g_optimizer.zero_grad()
     g_optimizer.step()
 """
 CLIP = "nn.utils.clip_grad_norm_(D.parameters(), 1e-3)"
+CLEARED_FIRST = "d_optimizer.zero_grad(); d_optimizer.step()"
+CLEARED_LAST = {
+    "    d_optimizer.zero_grad()\n": "",
+    "    g_optimizer.zero_grad()\n": "",
+    "    return": "    d_optimizer.zero_grad()\n    g_optimizer.zero_grad()\n    return",
+}
 TOGETHER = """both = D(torch.cat([real, fake.detach()]))
     d_loss = real_loss(both[: len(real)], smooth=True) + fake_loss(both[len(real) :])"""
 RANDN = "torch.randn(len(real), G.z_size, device=real.device)"
@@ -306,12 +312,12 @@ WRONG = {
         (
             "D never updated",
             {"d_optimizer.step()": "None"},
-            r"D was not trained: .* Does d_optimizer.step\(\) run, after d_loss.backward\(\)\?",
+            r"D was not trained: .* Does d_optimizer.step\(\) run, right after d_loss.backward\(\)",
         ),
         (
             "G never updated",
             {"g_optimizer.step()": "None"},
-            r"G was not trained: .* Does g_optimizer.step\(\) run, after g_loss.backward\(\)\?",
+            r"G was not trained: .* Does g_optimizer.step\(\) run, right after g_loss.backward\(\)",
         ),
         ("G cut off", {G_LOSS: "real_loss(D(fake.detach()))"}, "G was not trained"),
         (
@@ -392,6 +398,43 @@ WRONG = {
             {"    g_loss =": "    D.eval()\n    g_loss ="},
             "training mode as before",
         ),
+        (
+            "D in eval mode for G",
+            {
+                "    g_loss =": "    D.eval()\n    g_loss =",
+                "    return": "    D.train()\n    return",
+            },
+            "D: expected training mode throughout",
+        ),
+        (
+            "cleared between backward and step",
+            {"    d_optimizer.zero_grad()\n": "", "d_optimizer.step()": CLEARED_FIRST},
+            "D was not trained: .* with zero_grad before both",
+        ),
+        ("cleared at the end", CLEARED_LAST, "to be there still.*not after the step"),
+        (
+            "set to 0 at the end",
+            {"    return": "    D.zero_grad(set_to_none=False)\n    return"},
+            "to be there still.*not after the step",
+        ),
+        (
+            "a rate that falls",
+            {"    return": "    d_optimizer.param_groups[0]['lr'] *= 0.99\n    return"},
+            "D's rate: expected 0.003 as before, got 0.00",
+        ),
+        (
+            "no step where D is good",
+            {"d_optimizer.step()": "(d_optimizer.step() if d_loss > 1 else None)"},
+            "far ahead: expected a step of both, got one of G",
+        ),
+        ("scaled in place", {"    z =": "    real.mul_(2).sub_(1)\n    z ="}, "`real` unchanged"),
+        ("noise", {"D(real)": "D(real + 0.3 * torch.randn_like(real))"}, "Nor does it add noise"),
+        (
+            "64 bits",
+            {"device=real.device": "device=real.device, dtype=torch.double"},
+            "got torch.float64",
+        ),
+        ("images kept", {"fake = G(z)": "fake = G.last = G(z)"}, "Keep no images in D or G"),
         ("live losses", {RESULT: "d_loss, g_loss"}, "expected a detached number"),
         ("numbers", {RESULT: "d_loss.item(), g_loss.item()"}, "d_loss: expected a tensor, got a n"),
         ("reversed losses", {RESULT: "g_loss.detach(), d_loss.detach()"}, "d_loss above g_loss"),

@@ -213,9 +213,9 @@ def notes_on_generator(Generator):
 def test_generator(Generator):
     assert_class("Generator", Generator)
     G, z = Generator(10, 8).eval(), torch.randn(8, 10)
-    z_size = getattr(G, "z_size", "none")
+    z_size = getattr(G, "z_size", None)
     is_kept = isinstance(z_size, int) and z_size == 10
-    assert is_kept, f"G.z_size: expected 10, got {z_size}. Keep z_size as self.z_size."
+    assert is_kept, f"G.z_size: expected 10, got {z_size!r}. Keep z_size as self.z_size."
     assert_part("G.layers", getattr(G, "layers", None), nn.Sequential, "an nn.Sequential")
     build, shape = functools.partial(Generator, 10), lambda n, size: (n, 3, size, size)
     assert_upsample(G)

@@ -1,5 +1,6 @@
 """Checks of training: a step and the loop, on two toy networks that are watched."""
 
+import copy
 import itertools
 
 import torch
@@ -59,7 +60,8 @@ def split_seen(seen, real):
                 low, high = x.min(), x.max()
                 raise AssertionError(
                     f"D: expected `real` as it is, in [-1, 1], got images from {low:.2f} to "
-                    f"{high:.2f}. train_step needs no scale(): the loop has scaled already."
+                    f"{high:.2f}. train_step needs no scale(): the loop has scaled already. Nor "
+                    "does it add noise."
                 )
     return on_real, attached, detached
 
@@ -122,6 +124,12 @@ def assert_step_on_points(train_step):
             f"Real points of shape (8, 2): expected a step as on images, got {error}. Take no more "
             "than len(real) and real.device from real."
         ) from error
+    try:
+        copy.deepcopy((D, G))  # a later section keeps copies
+    except RuntimeError as error:
+        raise AssertionError(
+            f"A copy of D and G after the step: {error}. Keep no images in D or G."
+        ) from error
 
 
 def assert_step_on_device(train_step):
@@ -134,6 +142,34 @@ def assert_step_on_device(train_step):
         raise
     except Exception:
         pass  # "meta" has no numbers, so a loss cannot be printed there, which is fine
+
+
+def assert_left_as_needed(watch):
+    """What the rest of the lesson finds after a step: modes, rates, and D's gradients."""
+    assert not watch.networks["D"].was_in_eval_mode, (
+        "D: expected training mode throughout, got eval mode. In eval mode it judges by other "
+        "means and deviations than in its own step, and G learns to deceive only these."
+    )
+    for key, optimizer in watch.optimizers.items():
+        rate = optimizer.param_groups[0]["lr"]
+        expected = optimizer.defaults["lr"]
+        assert rate == expected, f"{key}'s rate: expected {expected} as before, got {rate}."
+    gradients = [weight.grad for weight in watch.networks["D"].parameters()]
+    assert any(gradient is not None and gradient.any() for gradient in gradients), (
+        "After the step: expected D's gradients to be there still, got none. Section 18 limits a "
+        "penalty by them. Call zero_grad before each backward, not after the step."
+    )
+
+
+def assert_both_move(train_step):
+    """A D that is far ahead learns as well."""
+    watch = Watch(bias=0.0, weight=5.0)
+    watch.step(train_step)
+    moved = {key for key, *_ in watch.log}
+    assert len(moved) == 2, (
+        f"A D that is far ahead: expected a step of both, got one of {', '.join(moved) or 'none'}. "
+        "Each call of train_step trains both networks."
+    )
 
 
 @check_exercise
@@ -149,6 +185,7 @@ def test_train_step(train_step):
             got = len(watch.networks["G"].seen[-1])
             assert got == n, f"{n} real images: expected {n} latents, len(real), got {got}."
         watch.verify()
+        assert_left_as_needed(watch)
         assert_latents(watch.networks["G"].seen, 32 + 32 + 20)
         # this D takes fakes for real: it is wrong, and G content
         assert bias < 0.5 or losses[0] > losses[1], (
@@ -162,6 +199,7 @@ def test_train_step(train_step):
         assert_shape(name, loss)
     assert_step_on_device(train_step)
     assert_step_on_points(train_step)
+    assert_both_move(train_step)
     n_d, n_g = ([name for name, *_ in watch.log].count(key) for key in "DG")
     if n_d != n_g:
         return [f"{n_d} steps of D for {n_g} of G. The text has one of each in turn."]

@@ -21,6 +21,8 @@ class ToyGenerator(nn.Module):
         assert got[1:] == (n,), f"G's latents: expected the shape (N, G.z_size = {n}), got {got}."
         on_device = z.device == self.weight.device
         assert on_device, "G's latents: expected them on the images' device: device=real.device."
+        kind, wanted = z.dtype, self.weight.dtype
+        assert kind == wanted, f"G's latents: expected {wanted}, got {kind}. NumPy's have 64 bits."
         self.seen.append(z.detach().clone())
         return self.images(z)
 
@@ -32,14 +34,16 @@ class ToyGenerator(nn.Module):
 class ToyDiscriminator(nn.Module):
     """Takes bright pictures for real."""
 
-    def __init__(self, bias):
+    def __init__(self, bias, weight=0.2):
         super().__init__()
         self.seen = []  # images, logits, and whether the images carry a graph
-        self.weight = nn.Parameter(torch.tensor([0.2]))
+        self.was_in_eval_mode = False
+        self.weight = nn.Parameter(torch.tensor([weight]))
         self.bias = nn.Parameter(torch.tensor([bias]))
 
     def forward(self, x):
         logits = self.logits(x)
+        self.was_in_eval_mode |= not self.training
         self.seen.append((x.detach(), logits.detach(), x.requires_grad))
         return logits
 
@@ -54,8 +58,8 @@ class Watch:
     steps teach D, that G's steps teach G, and that nothing else moves them.
     """
 
-    def __init__(self, bias=0.15, z_size=5):
-        self.networks = {"D": ToyDiscriminator(bias), "G": ToyGenerator(z_size)}
+    def __init__(self, bias=0.15, z_size=5, weight=0.2):
+        self.networks = {"D": ToyDiscriminator(bias, weight), "G": ToyGenerator(z_size)}
         self.optimizers, self.log = {}, []
         for key, network in self.networks.items():
             optimizer = torch.optim.SGD(network.parameters(), lr=3e-3)
@@ -68,7 +72,12 @@ class Watch:
     def step(self, train_step, *args, n=32):
         """One step on n real images -> what it returns."""
         self.real = 0.7 + 0.2 * torch.rand(n, 3, 16, 16)
-        return train_step(*self.networks.values(), self.real, *self.optimizers.values(), *args)
+        before = self.real.clone()
+        networks, optimizers = self.networks.values(), self.optimizers.values()
+        result = train_step(*networks, self.real, *optimizers, *args)
+        is_same = self.real.equal(before)
+        assert is_same, "Expected `real` unchanged, got it changed in place. The loop scales it."
+        return result
 
     def snapshot(self):
         weights = {key: network.parameters() for key, network in self.networks.items()}
@@ -103,7 +112,8 @@ class Watch:
             name, is_same = key.lower(), weights.equal(self.start[key])
             assert not is_same, (
                 f"{key} was not trained: expected new weights, got those of the start. Does "
-                f"{name}_optimizer.step() run, after {name}_loss.backward()? Is anything detached?"
+                f"{name}_optimizer.step() run, right after {name}_loss.backward(), with zero_grad "
+                "before both? Is anything detached?"
             )
             assert weights.isfinite().all(), f"{key}: expected finite weights, got NaN or inf."
             network = self.networks[key]
