@@ -63,6 +63,11 @@ CHOICES = {
         ("one norm", {"nn.BatchNorm2d(m)": "*[nn.BatchNorm2d(m)] * (size > 8)"}, "fewer"),
         ("a bias", {", bias=False": ""}, "bias before batch norm"),
         ("ReLU", {"nn.LeakyReLU(0.2)": "nn.ReLU()"}, "ReLU where the text has LeakyReLU"),
+        (
+            "no activation in the loop",
+            {D_LAYERS: D_LAYERS.replace(", nn.LeakyReLU(0.2)", "")},
+            r"no activation after Conv2d\(8, 16.*LeakyReLU after each",
+        ),
         ("ELU", {"nn.LeakyReLU(0.2)": "nn.ELU()"}, "ELU where the text has LeakyReLU"),
         ("PReLU", {"nn.LeakyReLU(0.2)": "nn.PReLU()"}, "PReLU where the text has LeakyReLU"),
         ("a slope of 0.01", {"(0.2)": "()"}, "slope of 0.01. The text has 0.2"),
@@ -80,6 +85,15 @@ CHOICES = {
             {G_LAYERS: f"[*{G_LAYERS}, {MORE}, nn.BatchNorm2d(m)]"},
             "LeakyReLU",
         ),
+        (
+            "a tanh among its layers",
+            {
+                "self.layers =": "self.end = nn.Tanh()\n        self.layers =",
+                ".tanh()": "",
+                "self.layers(z)": "self.end(self.layers(z))",
+            },
+            None,
+        ),
         ("a tanh of its own", {"self.layers(z).tanh()": "nn.Tanh()(self.layers(z).float())"}, None),
         ("a tuple", {"return [nn": "return (nn", "bias=bias)]": "bias=bias),)"}, None),
         (
@@ -88,6 +102,11 @@ CHOICES = {
             None,
         ),
         ("LeakyReLU", {"nn.ReLU()": "nn.LeakyReLU(0.2)"}, "LeakyReLU where the text has ReLU"),
+        (
+            "no activation before the loop",
+            {"[nn.BatchNorm2d(n), nn.ReLU()]": "[nn.BatchNorm2d(n)]"},
+            "no activation after Linear",
+        ),
         ("ReLU first", {"nn.BatchNorm2d(m), nn.ReLU()": "nn.ReLU(), nn.BatchNorm2d(m)"}, None),
         ("a bias", {"16, bias=False": "16"}, "bias before batch norm"),
         (

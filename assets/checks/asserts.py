@@ -85,6 +85,7 @@ def assert_stays_on_device(what, function, x, hint):
 
 
 def numbers_of(values):
+    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
     return [float(number) for number in np.ravel(values)]
 
 

@@ -157,8 +157,36 @@ def assert_norms_can_be_exchanged(name, network):
     )
 
 
+# layers that leave a network linear
+LINEAR = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Upsample, nn.PixelShuffle, nn.AvgPool2d)
+LINEAR += (nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
+LINEAR += (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ZeroPad2d)
+
+
+def in_order(network):
+    """The layers of nested nn.Sequentials, one after the other."""
+    if not isinstance(network, nn.Sequential):
+        return [network]
+    return [layer for part in network for layer in in_order(part)]
+
+
+def without_activation(layers):
+    """The first layer with weights that another one follows with no activation between, or None."""
+    before = None
+    for layer in layers:
+        if isinstance(layer, WEIGHTED):
+            if before is not None:
+                return before
+            before = layer
+        elif not isinstance(layer, LINEAR):
+            before = None
+
+
 def notes_on_layers(network, activation, norms):
     """What the layers have that the text has not."""
+    bare = without_activation(in_order(network))
+    if bare is not None:
+        yield f"no activation after {bare}. The text has {activation.__name__} after each layer."
     layers = [*network.modules()]
     others = {
         type(layer).__name__

@@ -79,7 +79,7 @@ def notes_on_discriminator(Discriminator):
         yield "batch normalization after the first convolution. The text has none there."
     elif normed != set(convs[1:]):
         yield "fewer batch normalizations than in the text: one after each convolution but one."
-    yield from notes_on_layers(D, nn.LeakyReLU, norms)
+    yield from notes_on_layers(nn.Sequential(D.features, D.logit), nn.LeakyReLU, norms)
     for height, width in sorted({conv.kernel_size for conv in convs} - {(4, 4)}):
         yield f"a kernel of {height} x {width}. The text has 4 x 4."
     slopes = {x.negative_slope for x in D.modules() if isinstance(x, nn.LeakyReLU)} - {0.2}
@@ -200,7 +200,7 @@ def assert_doublings(Generator, size):
 def notes_on_generator(Generator):
     G = Generator(10, 8)
     norms = norms_after_layers(G.layers)
-    yield from notes_on_layers(G, nn.ReLU, norms)
+    yield from notes_on_layers(G.layers, nn.ReLU, norms)
     first, *others = G.upsample(8, 8)
     is_as_usual = isinstance(first, nn.ConvTranspose2d) and first.kernel_size == (4, 4)
     if others or not is_as_usual:

@@ -154,11 +154,27 @@ def assert_left_as_needed(watch):
         rate = optimizer.param_groups[0]["lr"]
         expected = optimizer.defaults["lr"]
         assert rate == expected, f"{key}'s rate: expected {expected} as before, got {rate}."
-    gradients = [weight.grad for weight in watch.networks["D"].parameters()]
-    assert any(gradient is not None and gradient.any() for gradient in gradients), (
-        "After the step: expected D's gradients to be there still, got none. Section 18 limits a "
-        "penalty by them. Call zero_grad before each backward, not after the step."
+    gradients = d_gradients(watch)
+    assert not gradients or any(gradient.any() for gradient in gradients), (
+        "After the step: expected D's gradients to be there still, got 0. Section 18 limits a "
+        "penalty by their length. Call zero_grad before each backward, not after the step."
     )
+
+
+def d_gradients(watch):
+    weights = watch.networks["D"].parameters()
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def notes_on_step(watch):
+    n_d, n_g = ([name for name, *_ in watch.log].count(key) for key in "DG")
+    if n_d != n_g:
+        yield f"{n_d} steps of D for {n_g} of G. The text has one of each in turn."
+    if not d_gradients(watch):
+        yield (
+            "D has no gradients after the step. Section 18 limits a penalty by their length, and "
+            "without them it has no limit. Clear them before D's own backward only."
+        )
 
 
 def assert_both_move(train_step):
@@ -200,9 +216,7 @@ def test_train_step(train_step):
     assert_step_on_device(train_step)
     assert_step_on_points(train_step)
     assert_both_move(train_step)
-    n_d, n_g = ([name for name, *_ in watch.log].count(key) for key in "DG")
-    if n_d != n_g:
-        return [f"{n_d} steps of D for {n_g} of G. The text has one of each in turn."]
+    return [*notes_on_step(watch)]
 
 
 @check
