@@ -5,7 +5,7 @@ their folder. The lesson's `FaceFolder` lists its pictures, `decode_once` decode
 `DecodedFaces`, whose batches the loader serves and `keep_on` moves to a GPU.
 
 How a generator flows: `Run` trains it and keeps its average in checkpoints. At the end
-`export_generator` writes `generator.pt2`, from which anybody can draw faces.
+`export_generator` writes `generator.pt2`, with which anybody can generate faces.
 
 How settings flow: `read_settings` turns the names of the first cell into one frozen `Settings`,
 checked once. Functions take that object, or single values of it, as arguments.

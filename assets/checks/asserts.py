@@ -128,8 +128,8 @@ def assert_no_globals(function):
     outside = {k for k, v in function.__globals__.items() if not isinstance(v, fine)}
     read = ", ".join(sorted(names_of_globals(function.__code__) & outside))
     assert not read, (
-        f"{function.__name__}: expected all it needs among its arguments, got a read of the global "
-        f"{read}. Take it from an argument (G.z_size, real.device ...)."
+        f"{function.__name__}: expected it to use its arguments only, got a read of the global "
+        f"{read}. Take that from an argument (G.z_size, real.device ...)."
     )
 
 

@@ -39,7 +39,7 @@ def assert_images(images, labels, n_classes):
     low, high = images.min().item(), images.max().item()
     assert 0 <= low <= 0.2 and 0.8 <= high <= 1, (
         f"Dark and bright photos: expected values in [0, 1], got {low:.2f} to {high:.2f}. "
-        "ToTensor divides by 255, and scale() goes on to [-1, 1] later."
+        "ToTensor divides by 255, and scale() maps them to [-1, 1] later."
     )
     n = len(labels.unique())
     assert n == n_classes, f"{n_classes} folders of photos: expected as many labels, got {n}."

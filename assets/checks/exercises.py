@@ -186,7 +186,7 @@ def reproducible():
 
 
 def explained(error, given):
-    """What went wrong, in a sentence, with the learner's line in which it did."""
+    """What went wrong, in a sentence, with the learner's line that caused it."""
     names = " and ".join(given)
     modules = {definition.__module__ for definition in given.values()}
     frames = traceback.walk_tb(error.__traceback__)

@@ -15,7 +15,7 @@ from assets.checks.layers import pictures, redrawn
 
 
 def assert_kernels_move(networks, step):
-    """A step changes all weights but biases, which a normalization may take back."""
+    """A step changes all weights but biases, which a normalization may cancel."""
     before = copy.deepcopy(networks)
     assert_numbers("conditional_step", step())
     after = dict(networks.named_parameters())
@@ -79,7 +79,7 @@ def test_attribute_classifier(attribute_classifier, in_batches):
     right = ((logits[:, 0] > 0) == is_light[40:]).float().mean()
     assert right > 0.9, f"light or dark: expected nearly all right, got {right:.0%}."
     is_fixed = not any(weight.requires_grad for weight in classifier.parameters())
-    assert is_fixed, "expected a classifier that learns no more: requires_grad_(False)."
+    assert is_fixed, "expected a frozen classifier: call requires_grad_(False)."
     is_same = torch.equal(logits, in_batches(classifier, faces[40:]))
     assert is_same, "expected the same logits again: is it in eval mode?"
 

@@ -23,7 +23,7 @@ def n_weights(network):
 
 
 def assert_learns(network, x):
-    """A gradient arrives at every weight, and at the input."""
+    """A gradient reaches every weight and the input."""
     x = x.clone().requires_grad_()
     out = network.train()(x)
     name = type(network).__name__
@@ -39,7 +39,7 @@ def assert_learns(network, x):
 
 
 def redrawn(network, deviation):
-    """The network in eval mode, with new weights: small ones hide what stands at the end."""
+    """The network in eval mode, with new weights: small ones hide what comes last."""
     for weight in network.parameters():
         nn.init.normal_(weight, 0, deviation)
     return network.eval()
@@ -183,7 +183,7 @@ def without_activation(layers):
 
 
 def notes_on_layers(network, activation, norms):
-    """What the layers have that the text has not."""
+    """Notes on where the layers differ from the text."""
     bare = without_activation(in_order(network))
     if bare is not None:
         yield f"no activation after {bare}. The text has {activation.__name__} after each layer."

@@ -204,7 +204,7 @@ def notes_on_generator(Generator):
     first, *others = G.upsample(8, 8)
     is_as_usual = isinstance(first, nn.ConvTranspose2d) and first.kernel_size == (4, 4)
     if others or not is_as_usual:
-        yield "a doubling of your own. The text has a transpose convolution with a 4 x 4 kernel."
+        yield "a doubling of your own. The text has a transposed convolution with a 4 x 4 kernel."
     if Generator(10, 8, 128).layers[0].out_features > 64 * 16:
         yield "no cap on the channels. The text stops at eight times conv_dim."
 
@@ -230,7 +230,7 @@ def test_generator(Generator):
     out = torch.cat([redrawn(copy.deepcopy(G), 10)(z) for _ in range(10)])
     assert -1 <= out.min() < -0.9 and 0.9 < out.max() <= 1, (
         f"Large weights: expected images from -1 to 1, got {out.min():.2f} to {out.max():.2f}. "
-        "Is there a tanh at the end? It ends at -1 and 1, a sigmoid at 0 and 1."
+        "Is there a tanh at the end? Its range is -1 to 1; that of a sigmoid is 0 to 1."
     )
     assert_learns(G, z)
     tanh, hint = nn.Sequential(G.layers, nn.Tanh()), "A clamp has no gradient beyond -1 and 1."

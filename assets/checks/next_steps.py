@@ -54,7 +54,7 @@ def test_upsampling(NearestGenerator, PixelShuffleGenerator, icnr):
         assert_shape(name, G(z), 4, 3, 32, 32)
         assert_learns(G, z)
         found = any(isinstance(layer, nn.ConvTranspose2d) for layer in G.modules())
-        assert not found, f"{name}: expected no transpose convolution, got one."
+        assert not found, f"{name}: expected no transposed convolution, got one."
         assert_shape(f"{name}(10, 4, 64)", Generator(10, 4, 64)(z), 4, 3, 64, 64)
     G = icnr(PixelShuffleGenerator(10, 4)).eval()
     convs = [layer for layer in G.modules() if isinstance(layer, nn.Conv2d)]

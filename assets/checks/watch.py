@@ -85,7 +85,7 @@ class Watch:
 
     @torch.no_grad()
     def logits(self):
-        """D's answer to a real image, and to generated ones."""
+        """D's logits for a real image and for generated ones."""
         D, G = self.networks.values()
         real = torch.full((1, 3, 16, 16), 0.8)
         return torch.stack([D.logits(real).mean(), D.logits(G.images(self.latents)).mean()])

@@ -1,4 +1,4 @@
-"""Archives: fetch them, refuse what is wrong with them, unpack them."""
+"""Fetch archives, reject bad ones, unpack them."""
 
 import contextlib
 import errno
@@ -165,7 +165,7 @@ def explain_bad_archive(name):
             raise  # the disk's fault, not the archive's
         reason = f"{name!r} is damaged ({error}). {GET_ANEW}"
         if error.errno:
-            reason = f"it holds {name!r} twice, but for capitals, or as file and folder. {BY_HAND}"
+            reason = f"it holds {name!r} twice, up to capitals, or as file and folder. {BY_HAND}"
     else:
         return
     raise DataError(f"The archive cannot be unpacked: {reason}.")
@@ -220,8 +220,8 @@ def layout(members):
 
 
 def names_of(members):
-    """The names in a zip. Where no flag says UTF-8 they are read as that, or as Japanese or Chinese
-    if all make sense so, or as the format's own code page."""
+    """The names in a zip. Where no flag says UTF-8 they are read as UTF-8, as Japanese or Chinese
+    if all make sense that way, or in the format's own code page."""
     names = [member.orig_filename.partition("\0")[0] for member in members]
     unflagged = [k for k, member in enumerate(members) if not member.flag_bits & UTF_8_FLAG]
     content = [names[k].encode("cp437") for k in unflagged]

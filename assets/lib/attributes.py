@@ -25,7 +25,7 @@ MOST_PLACES = 100  # where a list is looked for: people may have a folder each
 
 
 def read_attributes(path):
-    """Read a list of attributes: (names, {file name: row of bools}). ValueError if it is none.
+    """Read a list of attributes: (names, {file name: row of bools}). ValueError if it is not one.
 
     In CelebA's own form, in Kaggle's, or as pandas writes it; values 1 and -1, 1 and 0, or words.
     """
@@ -45,8 +45,8 @@ def read_attributes(path):
     for file, values in rows:
         if len(values) != len(names) or not values or not VALUES.keys() >= set(values):
             found = f"{file} {' '.join(values)}"[:60]
-            message = f"{path} is no list of attributes: after {len(names)} names each line has"
-            raise ValueError(f"{message} a file name and as many times 1 or -1, not {found!r}.")
+            message = f"{path} is no list of attributes: after {len(names)} names each line needs"
+            raise ValueError(f"{message} a file name and as many values 1 or -1, not {found!r}.")
         table[file] = np.frombuffer(bytes(map(VALUES.get, values)), bool)
     are_row_numbers = not title and [*table] in (counted(table, 0), counted(table, 1))
     if are_row_numbers or title and not FILE_COLUMN.fullmatch(title):
@@ -137,7 +137,7 @@ def match(folder, names, files):
     """Which of the `files` of a list each image is, by their paths: files, or None.
 
     The ends of both paths must agree, as far as possible, and belong to no other file or image; if
-    none do, then but for endings, capitals and Unicode forms.
+    none do, then regardless of extensions, capitals and Unicode forms.
     """
     above = to_path(folder).resolve().as_posix()
     found = [name if name in files else None for name in names]
@@ -165,7 +165,7 @@ def with_slashes(path):
 
 
 def file_key(path):
-    """What a path keeps with other endings, capitals and Unicode forms."""
+    """A path regardless of its extension, capitals and Unicode form."""
     stem = os.path.splitext(with_slashes(path))[0]
     return unicodedata.normalize("NFC", stem).casefold()
 

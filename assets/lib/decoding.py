@@ -1,4 +1,4 @@
-"""Decoding: each picture of a folder once, into a cache that all later runs take it from."""
+"""Decode each picture of a folder once, into a cache that all later runs read."""
 
 import contextlib
 import errno
@@ -68,9 +68,9 @@ def check_readable(dataset, names, is_lost, folder):
         wait_for_ranks()
         shutil.rmtree(folder, ignore_errors=True)  # so that they are tried again
         found = f"{len(lost)} of the {len(names)} images in {dataset.root} cannot be read"
-        reason = read_item(dataset, lost[0])[1] or "Now the first one can be"
+        reason = read_item(dataset, lost[0])[1] or "Now the first can be read"
         message = f"{found}, more than {MOST_UNREADABLE:.0%}, such as {first}. {reason}."
-        raise DataError(f"{message} Replace them, or take them out.")
+        raise DataError(f"{message} Replace or remove them.")
     if lost:
         print(f"Left out {len(lost)} unreadable files, the first: {first}.")
 
@@ -80,7 +80,7 @@ def cache_key(dataset):
 
     Other contents of the same size and date are told by the file system's own time of the last
     change, which no program can set. Where there is none, as on Windows, a sample of the contents
-    tells a folder that was exchanged as a whole.
+    detects a folder that was replaced as a whole.
     """
     key = hashlib.sha256(f"{READING} {dataset.transform!r}".encode())
     sampled = {*np.linspace(0, len(dataset.samples) - 1, SAMPLED[0]).astype(int).tolist()}
@@ -96,7 +96,7 @@ def cache_key(dataset):
 
 
 def read_copy(folder, n):
-    """What decode_together left there of n images, or None if it is not there as a whole.
+    """What decode_together wrote there for n images, or None if it is incomplete.
 
     Pixels, uint8 (n, 3, S, S), mapped from the file, and the shorter sides of the pictures, int64
     (n,), -1 for unreadable ones.

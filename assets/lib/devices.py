@@ -138,7 +138,7 @@ def restore_random_state(state):
 
 @contextlib.contextmanager
 def aside(seed):
-    """Draw random numbers of their own, from this seed, with one thread.
+    """Draw separate random numbers, from this seed, on one thread.
 
     For networks of a few numbers, on which several threads wait longer than they compute. Random
     numbers after it are what they would be without it.

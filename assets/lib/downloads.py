@@ -27,7 +27,7 @@ class Unreachable(Exception):
 
 
 def download(url, path, sha256=None, timeout=15, progress=tqdm):
-    """Fetch `url` (http or https) to `path`, with a progress bar, going on where it stopped.
+    """Fetch `url` (http or https) to `path`, with a progress bar, resuming where it stopped.
 
     Returns the path, once zip signature, size and sha256 are right. Raises Unreachable when the
     address does not answer and DataError when what it answers is not the archive.
@@ -100,16 +100,16 @@ def copy_answer(answer, partial, url, progress):
     except (OSError, http.client.HTTPException) as error:
         if getattr(error, "errno", None) in (*FULL, errno.EROFS, errno.EACCES, errno.EIO):
             raise  # the disk's
-        raise Unreachable(f"the download broke off ({error}); run again to go on") from error
+        raise Unreachable(f"the download broke off ({error}); run again to resume") from error
     if total and have < total:
-        raise Unreachable("the download broke off; run again to go on")
+        raise Unreachable("the download broke off; run again to resume")
 
 
 def check_head(head, url):
     """DataError unless these first bytes are a zip file's."""
     if head.startswith(b"PK"):
         return
-    kind = "no zip archive"
+    kind = "a file that is no zip archive"
     if b"<html" in head.lower() or b"<!doctype" in head.lower():
         kind = "a web page (HTML), as for a login or a quota,"
     message = f"At {url} there is {kind} instead of the archive."

@@ -56,7 +56,7 @@ class DecodedFaces(torch.utils.data.Dataset):
         return known_labels(self.root, self.names, self.classes, self.class_numbers, needed)
 
     def part(self, name):
-        """Another of PARTS, not mirrored. Where nothing is held out, it is the same images."""
+        """Another of PARTS, not mirrored. Where nothing is held out, all parts are the same."""
         faces, number = copy.copy(self), PARTS.index(name) if self.held_out else 0
         faces.flip, faces.rows = False, (self.parts == number).nonzero().flatten()
         return faces
@@ -155,7 +155,7 @@ def keep_on(device, dataset):
 
 
 def most_held_out(n, most=5000):
-    """Of n images at most an eighth; none of fewer than 1,000."""
+    """How many of n images to hold out: at most an eighth, none of fewer than 1,000."""
     return min(most, n // 8) if n >= 1000 else 0
 
 
@@ -164,7 +164,7 @@ def parts_of(names, classes=None):
 
     By its file name; where several files have the name, by its class (n,) and path below the
     folder. Held out are, of CelebA, some of its own validation and test images (numbers above
-    162,770); of drawn faces, those of another seed; of others, those whose hashes are first.
+    162,770); of drawn faces, those of another seed; of others, those with the smallest hashes.
     """
     files = [posixpath.basename(name) for name in names]
     counts = Counter(files)

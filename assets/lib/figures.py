@@ -58,7 +58,7 @@ def show_animation(path):
     """Show a GIF in the notebook, as HTML: the form that every viewer of notebooks plays."""
     if in_notebook():
         data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
-        alt = "Samples in the course of training"
+        alt = "Samples during training"
         html = f'<img src="data:image/gif;base64,{data}" alt="{alt}">'
         sys.modules["IPython"].display.display({"text/html": html, "text/plain": alt}, raw=True)
 
@@ -86,7 +86,7 @@ def use_inline_figures():
 
 
 def to_bytes(images, value_range=(-1, 1)):
-    """Images float (N, 3, H, W) -> uint8, on the processor; clipped, never rescaled."""
+    """Images float (N, 3, H, W) -> uint8, on the CPU; clipped, never rescaled."""
     low, high = value_range
     unit = (images.detach().float().cpu() - low) / (high - low)
     return (unit.clamp(0, 1) * 255).round().byte()

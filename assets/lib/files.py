@@ -65,7 +65,7 @@ def composed(name):
 
 
 def as_text(text):
-    """The same, with a mark in place of bytes that are no text and of control characters."""
+    """The same, with a mark in place of control characters and of bytes that are not text."""
     return NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
@@ -88,7 +88,7 @@ def explain_disk_errors(path, advice="choose another out_dir"):
 
 
 class MarkerLock:
-    """A lock for drives that lock no files: a file that exists while a process holds the lock.
+    """A lock for drives without file locks: a file that exists while a process holds the lock.
 
     A thread of the holder rewrites the file every BEAT seconds. A file that has not changed for
     STALE seconds was left by a process that has ended, and is taken over. Only the waiting

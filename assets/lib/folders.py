@@ -167,7 +167,7 @@ def count_kinds(others, most=5):
 
 
 def what_helps(others, folder=None):
-    """What to do where these files, of look_below, lie in place of images: a sentence's end.
+    """What to do if look_below found these files and no images: the end of a sentence.
 
     `folder`: its neighbors are looked at, too.
     """

@@ -1,4 +1,4 @@
-"""Which run is it: its settings, and the folder that they lead to."""
+"""What identifies a run: its settings, and the folder that they lead to."""
 
 import contextlib
 import json

@@ -64,7 +64,7 @@ def choose_labels(faces, names=None, most=5):
 
 def check_faces(faces, label_names=None, domain_label=None, domain_same=None):
     """DataError for too few faces; ValueError for a label that is unknown, or too rare to learn."""
-    if len(faces) < 4:  # precision and recall look at the third nearest neighbour
+    if len(faces) < 4:  # precision and recall look at the third-nearest neighbor
         raise DataError(f"Scores need at least 4 images, and {len(faces)} can be read: add some.")
     chosen = [("label_names", name) for name in label_names or ()]
     chosen += [("domain_label", domain_label), ("domain_same", domain_same)]
@@ -76,7 +76,7 @@ def check_faces(faces, label_names=None, domain_label=None, domain_same=None):
         sure = faces.sure_of(name)
         has = faces.known[name][sure.rows]
         sentence = f"{has.sum()} of {len(has)} training faces have it; 20 must, 20 must not, and "
-        sentence += "there must be both among those held out"
+        sentence += "the held-out faces need both"
         check("label_names", name, faces.usable_labels().__contains__, sentence)
     if label_names and len(choose_labels(faces, label_names)[1]) < len(label_names):
         sentence = "too few faces have predictions of all of them that are sure; name fewer"

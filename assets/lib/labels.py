@@ -26,7 +26,7 @@ AGES = "Under_20", "From_20_to_39", "From_40_to_59", "From_60"
 def known_labels(folder, names, classes=(), class_numbers=None, needed=None):
     """What is known about n images: {label: bools (n,)}, and a sentence from where; {} if nothing.
 
-    From a list of attributes; else, from file names as UTKFace's, age, gender and origin; else the
+    From a list of attributes; from file names like UTKFace's, age, gender and origin; else the
     class that each folder is, unless they are parts of the data or people.
 
     `names`: the images' paths below `folder`, with "/"; `class_numbers`: ints (n,), places in
@@ -35,7 +35,7 @@ def known_labels(folder, names, classes=(), class_numbers=None, needed=None):
     if names and (known := listed_labels(folder, names, needed)):
         return known
     if known := utkface_labels(names):
-        source = "file names as UTKFace's, age_gender_origin_date"
+        source = "file names like UTKFace's, age_gender_origin_date"
     elif known := class_labels(classes, class_numbers):
         source = "the folders of the images"
     if known:
@@ -102,7 +102,7 @@ def classes_of(folders):
 def class_labels(classes, class_numbers):
     """{class: bools (n,)} of the classes that are labels, and a sentence about those that are not.
 
-    Those named as parts of the data are none. Among other classes, "valid" may be a label.
+    Those named like parts of the data are not labels. Among other classes, "valid" may be a label.
     """
     if len(classes) < 2:
         return {}
@@ -120,7 +120,7 @@ def class_labels(classes, class_numbers):
 
 
 def utkface_labels(names):
-    """{label: bools (n,)} from names as UTKFace's: age, gender, origin (Zhang et al., 2017)."""
+    """{label: bools (n,)} from names like UTKFace's: age, gender, origin (Zhang et al., 2017)."""
     found = [UTKFACE.match(posixpath.basename(name)) for name in names]
     if not names or sum(map(bool, found)) < 0.99 * len(names):  # a few of UTKFace's lack a number
         return {}

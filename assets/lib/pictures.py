@@ -49,7 +49,7 @@ def is_image(path):
 
 def has_picture(path, formats=IMAGE_FORMATS):
     """Whether a file begins as a picture does, or cannot be read (reported later)."""
-    if not os.path.isfile(path):  # a pipe would wait for ever
+    if not os.path.isfile(path):  # a pipe would wait forever
         return False
     try:
         with Image.open(path, formats=formats):
@@ -59,7 +59,7 @@ def has_picture(path, formats=IMAGE_FORMATS):
 
 
 def shorter_side(path):
-    """Of a picture, in pixels, by its header if that can be read; 0 for an unreadable one."""
+    """A picture's shorter side in pixels, from its header if readable; 0 if it is unreadable."""
     with contextlib.suppress(Exception), Image.open(path, formats=IMAGE_FORMATS) as image:
         return min(image.size)
     with contextlib.suppress(OSError, UnreadableImage):

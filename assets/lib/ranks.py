@@ -18,7 +18,7 @@ from assets.lib.settings import check, number
 
 
 def find_device():
-    """The device to train on: this rank's CUDA GPU, else an Apple GPU, else the processor."""
+    """The device to train on: this rank's CUDA GPU, else an Apple GPU, else the CPU."""
     _, ranks = world()  # gives each rank its own GPU
     if has_gpu():
         torch.backends.cudnn.benchmark = True  # all batches have one shape
@@ -64,7 +64,7 @@ def single_process():
 
 @lru_cache(1)
 def join_ranks():
-    """Join the ranks that torchrun started: by NCCL between GPUs, by gloo between processors.
+    """Join the ranks that torchrun started: by NCCL between GPUs, by gloo between CPUs.
 
     From then on only rank 0 prints.
     """
@@ -138,7 +138,7 @@ def rank_0_first():
         from_rank_0()
     try:
         yield
-    finally:  # after an error, too: the others would wait for ever
+    finally:  # after an error, too: the others would wait forever
         if not rank:
             from_rank_0()
 

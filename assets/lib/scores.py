@@ -36,7 +36,7 @@ def summary(network, *input_shape):
 def recalibrate_batch_norm(generator, z_size, batches=100, batch_size=32, seed=0):
     """Give a generator batch-norm statistics that fit its weights, from latents of a fixed seed.
 
-    Averaged weights make other activations than those whose statistics training has collected. The
+    Averaged weights produce different activations from those that training took statistics of. The
     batches are as small as in training, where each is normalized by itself.
     Returns the generator in eval mode: from then on a latent gives the same face in any batch.
     """
@@ -111,7 +111,7 @@ def fetch_weights(scores):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(path), sha256, progress=False)
     except MISSING as error:
-        print(f"No {scores} without {url} ({error}). Put the file into {path.parent} to have them.")
+        print(f"No {scores} without {url} ({error}). Put the file into {path.parent} to get them.")
         return None
     torch.load(path, weights_only=True)  # refuses all else, as torch-fidelity does not
     return path

@@ -149,7 +149,7 @@ class Settings:
         object.__setattr__(self, "out_dir", os.path.normpath(self.out_dir))  # no slash at the end
 
     def but(self, **changes):
-        """The same settings but for these."""
+        """The same settings except for these."""
         return dataclasses.replace(self, **changes)
 
 

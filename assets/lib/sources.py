@@ -125,7 +125,7 @@ def check_folder_name(data_dir, is_own):
     is_odd = re.search(r'[*?"<>|:\\]|^\s|\s$|\.zip$', name)
     if is_like or is_odd or not (is_own or chosen in DEFAULT_FOLDERS):
         message = f"data_dir = {str(data_dir)!r} is not there. The nearest names are"
-        raise DataError(f"{message} {', '.join(map(repr, nearest))}. An address is a data_url.")
+        raise DataError(f"{message} {', '.join(map(repr, nearest))}. Give an address as data_url.")
 
 
 def is_zip(path):
