@@ -142,5 +142,5 @@ def test_the_panel_in_a_browser(tmp_path, monkeypatch):
     browser = importlib.import_module("browser")
     if not any(map(shutil.which, browser.BROWSERS)):
         pytest.skip("there is no Chromium in the PATH")
-    browser.main(["--only-panel", "--minutes", "2", "--out", str(tmp_path)])
+    browser.main(["--only-panel", "--minutes", "5", "--out", str(tmp_path)])
     assert list(tmp_path.glob("*.png")), "expected screenshots"
