@@ -133,7 +133,7 @@ def flow():
     for (minutes, kind, steps, n), values in found.items():
         if minutes == "60" or steps in ("", "6 steps"):
             cells = [number(values[name], name) for name in SCORES]
-            name = f"{kind}, {steps}" if steps else kind
+            name = f"{kind}, {steps}".replace(" 1 steps", " 1 step").removesuffix(", ")
             lines.append([minutes, name, f"{int(n):,}", *cells, f"{values['ms a face']:.2f}"])
     return markdown(["CPU minutes", "", "images", *SCORES.values(), "ms a face"], lines)
 

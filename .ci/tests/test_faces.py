@@ -69,7 +69,7 @@ def test_parts_do_not_overlap_and_do_not_move():
     assert not parts_of(photos[:999]).any(), "expected a small folder whole"
     digest = sha256(parts_of(photos).tobytes())
     assert digest == "f6e849b2f6eb3ba6e3a73857df3bbc15cefcce0bc1a5e5b72079386ebd98d13d", (
-        f"expected the parts of earlier versions, got {digest}"
+        f"expected the parts that runs before this one had, got {digest}"
     )
 
 
@@ -206,7 +206,7 @@ def test_a_makeup_that_leaves_too_few_faces_is_refused_at_once(tmp_path):
         helpers.check_faces(faces, None, "Bald", "Male")
 
 
-def test_labels_are_counted_where_they_are_learnt(tmp_path):
+def test_labels_are_counted_where_they_are_learned(tmp_path):
     names = [f"{i}.jpg" for i in range(1200)]
     held_out = {row for row, part in enumerate(parts_of(names)) if part}
     trained = [row for row in range(1200) if row not in held_out]

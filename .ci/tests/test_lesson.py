@@ -190,7 +190,7 @@ def test_the_average_forgets_the_start_and_then_moves_slowly(notebook):
     layer = nn.Linear(1, 1, bias=False)
     averaged = AveragedModel(layer, multi_avg_fn=notebook.moving_average)
     values = []
-    for value in (100.0, *[1.0] * 200):  # a random start, then what is learnt
+    for value in (100.0, *[1.0] * 200):  # a random start, then what is learned
         layer.weight.data.fill_(value)
         averaged.update_parameters(layer)
         values.append(averaged.module.weight.item())
