@@ -61,7 +61,7 @@ def train(folder, experiment, images, start, augmented):
     parts = parts_of(experiment.settings, D, G)
     step = lesson.step_with(seen=lambda x, run: lesson.shift(x)) if augmented else None
     name = f"from {start}, augmented {augmented}"
-    return train_until(helpers.StopRule(images=images), folder, experiment, parts, step, name=name)
+    return train_until(helpers.StopRule(images=images), folder, experiment, parts, name, step=step)
 
 
 def measures(faces, album, others):

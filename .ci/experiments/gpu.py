@@ -199,8 +199,11 @@ def run_faces(table, args):
         experiment = prepare(args.faces, args.runs, image_size=size)
         settings, row["data"] = experiment.settings, experiment.data
         parts, stop = parts_of(settings, *lesson.fresh(settings)), helpers.StopRule(minutes)
-        folder, whole = args.runs / f"faces_{size}", (lesson.regularized_step, "linear")
-        run = train_until(stop, folder, experiment, parts, *whole)
+        folder, whole = (
+            args.runs / f"faces_{size}",
+            dict(step=lesson.regularized_step, schedule="linear"),
+        )
+        run = train_until(stop, folder, experiment, parts, **whole)
         test = experiment.real("test")
         faces = samples_of(run, experiment, 2 * len(test))
         found = scores(faces, test, experiment.validation_features)

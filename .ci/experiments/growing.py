@@ -50,7 +50,9 @@ def train(name, images, settings, D, G, schedule="linear"):
     experiment, name = load(settings), re.sub(r"[^\w.]+", "_", f"{name}_{images}")
     folder, stop = Path(f"{settings.out_dir}_growing", name), helpers.StopRule(images=images)
     parts, step = parts_of(settings, D, G), lesson.regularized_step
-    return experiment, train_until(stop, folder, experiment, parts, step, schedule, name)
+    return experiment, train_until(
+        stop, folder, experiment, parts, name, step=step, schedule=schedule
+    )
 
 
 def grow(settings, images, start=None):
