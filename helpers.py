@@ -26,8 +26,7 @@ from assets.lib.pictures import is_image, load_face, load_image, read_squares
 from assets.lib.labels import captions, class_folders, labelled_images
 from assets.lib.decoding import decode_once
 from assets.lib.other_folders import check_folders
-from assets.lib.faces import PARTS, DecodedFaces, keep_on
-from assets.lib.faces import split_domains, usable_labels
+from assets.lib.faces import PARTS, DecodedFaces, keep_on, split_domains
 
 # Labels that are known or predicted
 from assets.lib.labeled import check_faces, choose_labels, with_labels

@@ -197,7 +197,7 @@ def test_faces_with_any_labels_can_be_generated_by_label(
 def test_well_known_labels_come_first(tmp_path):
     half = [i % 2 == 0 for i in range(100)]
     faces = write_list(tmp_path, dict.fromkeys(["Bangs", "Hat", "Smiling", "Male"], half))
-    labels = helpers.usable_labels(faces)
+    labels = faces.usable_labels()
     assert labels == ["Smiling", "Male", "Bangs", "Hat"], f"got {labels}"
 
 

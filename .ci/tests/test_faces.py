@@ -183,7 +183,7 @@ def test_labels_that_teach_nothing_are_refused(tmp_path):
     many = [not has for has in few]
     columns = dict(Smiling=half, Bald=[False] * 100, Eyeglasses=few, Young=many, Male=half)
     faces = write_list(tmp_path, columns)
-    assert helpers.usable_labels(faces) == ["Smiling", "Male"], "expected those of one half"
+    assert faces.usable_labels() == ["Smiling", "Male"], "expected those of one half"
     for name, count in (("Bald", 0), ("Eyeglasses", 19), ("Young", 81)):
         message = f"label_names = '{name}' .*: {count} of 100 training faces have it; 20 must"
         with pytest.raises(ValueError, match=message):
@@ -213,7 +213,7 @@ def test_labels_are_counted_where_they_are_learned(tmp_path):
     for hats in (trained[:19] + [*held_out], trained[:30]):  # too few to learn; none to test on
         faces = write_list(tmp_path, dict(Hat=[row in hats for row in range(1200)]), names)
         assert len(faces) == len(trained) < 1200, "expected some to be held out"
-        assert helpers.usable_labels(faces) == [], "expected too few hats in one part"
+        assert faces.usable_labels() == [], "expected too few hats in one part"
         n = len({*hats} - held_out)
         with pytest.raises(ValueError, match=f"{n} of {len(faces)} training faces have it"):
             helpers.check_faces(faces, ["Hat"], "Heavy_Makeup", "Male")

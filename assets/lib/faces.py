@@ -144,7 +144,7 @@ class DecodedFaces(torch.utils.data.Dataset):
         return (A, B, common) if smallest >= LEAST_IN_DOMAIN else None
 
 
-usable_labels, split_domains = DecodedFaces.usable_labels, DecodedFaces.split_domains
+split_domains = DecodedFaces.split_domains
 
 
 def keep_on(device, dataset):

@@ -44,8 +44,7 @@ def with_labels(faces):
 
 def rows_to_label(faces):
     """All faces held out, and up to MOST of the others, which are trained on."""
-    training, held_out = ((faces.parts == 0), (faces.parts > 0))
-    training, held_out = training.nonzero().flatten(), held_out.nonzero().flatten()
+    training, held_out = (x.nonzero().flatten() for x in (faces.parts == 0, faces.parts > 0))
     chosen = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:MOST]
     return torch.cat([training[chosen], held_out]).sort()[0]
 
@@ -78,9 +77,9 @@ def check_faces(faces, label_names=None, domain_label=None, domain_same=None):
         sentence = f"{has.sum()} of {len(has)} training faces have it; 20 must, 20 must not, and "
         sentence += "the held-out faces need both"
         check("label_names", name, faces.usable_labels().__contains__, sentence)
-    if label_names and len(choose_labels(faces, label_names)[1]) < len(label_names):
+    if label_names:
         sentence = "too few faces have predictions of all of them that are sure; name fewer"
-        check("label_names", label_names, lambda _: False, sentence)
+        check("label_names", label_names, lambda x: choose_labels(faces, x)[1] == [*x], sentence)
     if domain_label not in (None, DEFAULT_LABELS["domain_label"]):
         sentence = "too few faces with it and without it are alike in domain_same: each part of "
         sentence += f"the data, train, validation and test, needs {LEAST_IN_DOMAIN} of both"
