@@ -42,7 +42,7 @@ from assets.checks.scores import test_skin_tone
 from assets.checks.next_steps import test_exchange_norm, test_upsampling, test_checkerboard
 from assets.checks.next_steps import test_loss_pairs, test_penalty, test_augment, test_step_with
 from assets.checks.next_steps import test_truncated, test_style_generator, test_carry_over
-from assets.checks.next_steps import test_flow
+from assets.checks.next_steps import test_at_full_size, test_flow
 
 # Labels
 from assets.checks.labels import test_conditional, test_label_sweep, test_attribute_classifier

@@ -23,7 +23,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import baseline
-import candidates
+import clusters
 import numpy as np
 import torch
 from common import (
@@ -57,6 +57,10 @@ def whole_run_nearest(settings, D, G):
     return whole_run(settings, D, G) | lesson.CHOICES["G: nearest"](settings, D, G)
 
 
+def whole_run_at_full_size(settings, D, G):
+    return whole_run(settings, D, G) | lesson.at_full_size(settings, D, G)
+
+
 def for_an_hour(settings, D, G):
     penalties = functools.partial(lesson.penalty, r1=0.1)
     return {"step": lesson.step_with(penalties=penalties, interval=16), "schedule": "linear"}
@@ -80,9 +84,9 @@ CHANGES = {
     "D: pixel norm": lambda s, D, G: {"D": lesson.exchange_norm(D, "pixel")},
     "notebook": whole_run,
     "notebook, G: nearest": whole_run_nearest,
+    "notebook, a layer at full size": whole_run_at_full_size,
+    "notebook, by clusters": clusters.by_clusters,
     "constant": constant,
-    "notebook, a layer at full size": candidates.finer,
-    "notebook, by clusters": candidates.by_clusters,
     "R1, linear decay": for_an_hour,
     "collapsed": constant,
     "the discriminator wins": without_smoothing,
@@ -107,7 +111,7 @@ def build(recipe, settings, faces=None):
         return settings, parts, {"step": baseline.step, "loader": loader}
     D, G = lesson.fresh(settings)
     change = CHANGES[recipe]
-    if change is candidates.by_clusters:
+    if change is clusters.by_clusters:
         change = functools.partial(change, faces=faces)
     built = dict(settings=settings, D=D, G=G) | change(settings, D, G)
     settings, D, G = (built.pop(name) for name in ("settings", "D", "G"))

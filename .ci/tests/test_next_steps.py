@@ -20,6 +20,7 @@ OPTIONS = [
     *(f"G: {norm}" for norm in NORMS),
     *("D: spectral", "D: reflect", "D: replicate", "D: batch deviation"),
     *("G: nearest", "G: nearest, reflect", "G: shuffle", "G: shuffle, replicate", "G: styles"),
+    "at full size",
 ]
 
 
@@ -39,6 +40,9 @@ def build(notebook, option, size, width=4):
         notebook.exchange_norm(D if option[0] == "D" else G, norm)
     if option == "D: spectral":
         notebook.spectral_norm_everywhere(D)
+    if kind == "at full size":
+        notebook.at_full_size(notebook.settings.but(d_conv_dim=width, g_conv_dim=width), D, G)
+        D, G = D.cpu(), G.cpu()
     if kind == "G: shuffle":
         notebook.icnr(G)
     if mode or name in ("reflect", "replicate"):

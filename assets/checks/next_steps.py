@@ -69,6 +69,23 @@ def test_upsampling(NearestGenerator, PixelShuffleGenerator, icnr):
 
 
 @check
+def test_at_full_size(at_full_size, build_network):
+    sizes = types.SimpleNamespace(d_conv_dim=6, g_conv_dim=7)
+    for image_size in (16, 32, 64):
+        networks = build_network(6, 7, 10, image_size)
+        networks = at_full_size(sizes, *networks)
+        D, G = networks["D"].cpu(), networks["G"].cpu()
+        x, z = pictures(4, image_size), torch.randn(4, 10)
+        for what, network, inputs, shape in (("D", D, x, (4, 1)), ("G", G, z, x.shape)):
+            convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+            n_zero = sum(not conv.weight.any() for conv in convs)
+            message = f"{what}: expected one convolution that is 0 at first, got {n_zero}."
+            assert n_zero == 1, message
+            assert_shape(f"{what} at {image_size} pixels", network(inputs), *shape)
+            assert_learns(network, inputs)
+
+
+@check
 def test_checkerboard(checkerboard):
     noise = torch.randn(800, 3, 16, 16)
     stripes = torch.tensor([1.0, -1.0]).repeat(8)

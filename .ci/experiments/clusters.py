@@ -1,8 +1,7 @@
-"""Changes that may improve the notebook's whole run: recipes of results.py.
+"""Condition the notebook's whole run on clusters: a recipe of results.py.
 
-`finer`: a residual 3 x 3 convolution at full size in both networks (Huang et al., 2024, find that
-residual blocks bring more than the loss). `by_clusters`: both networks know to which cluster of
-features a face belongs (Liu et al., 2020), so that no labels are needed.
+Both networks know which cluster of features a face belongs to (Liu et al., 2020), so no labels are
+needed.
 """
 
 from functools import partial
@@ -13,52 +12,6 @@ from common import helpers, lesson
 from torch import nn
 
 N_CLUSTERS = 20
-
-
-# ---------------------------------------------------------------- a layer at full size
-
-
-class Residual(nn.Module):
-    """x plus a 3 x 3 convolution of it, which is 0 at first."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.convolution.weight)
-        nn.init.zeros_(self.convolution.bias)
-
-    def forward(self, x):
-        return x + self.convolution(F.leaky_relu(x, 0.2))
-
-
-def convolution(narrow, wide):
-    """3 x 3, with weights that keep the size of activations."""
-    layer = nn.Conv2d(narrow, wide, 3, padding=1)
-    nn.init.kaiming_normal_(layer.weight, 0.2)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def finer(settings, D, G):
-    """The whole run with half of the narrowest layer's channels at full size, and a Residual."""
-    D, G = D.cpu(), G.cpu()
-    narrow, wide = settings.d_conv_dim // 2, settings.d_conv_dim
-    halving = nn.Conv2d(narrow, wide, 4, 2, 1)
-    nn.init.normal_(halving.weight, 0, 0.02)
-    front = convolution(3, narrow), Residual(narrow), nn.LeakyReLU(0.2), halving
-    D.features = nn.Sequential(*front, *D.features[1:])
-    wide, narrow = settings.g_conv_dim, settings.g_conv_dim // 2
-    doubling = G.upsample(wide, narrow)
-    for layer in doubling:
-        layer.apply(lesson.weights_init_normal)
-    end = nn.BatchNorm2d(narrow), Residual(narrow), nn.ReLU(), convolution(narrow, 3)
-    G.layers = nn.Sequential(*G.layers[:-1], *doubling, *end)
-    nn.init.normal_(G.layers[-1].weight, 0, 0.02)
-    networks = {"D": lesson.on_device(D), "G": lesson.on_device(G)}
-    return networks | {"step": lesson.regularized_step, "schedule": "linear"}
-
-
-# ---------------------------------------------------------------- labels from clusters
 
 
 def cluster(features, k, n_times=30):
