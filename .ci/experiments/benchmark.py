@@ -1,20 +1,20 @@
-"""Time the notebook's training against the baseline (baseline.py), in alternating pairs.
+"""Time the notebook's training against the baseline (baseline.py), in alternating pairs: speed.csv.
 
-    python .ci/experiments/benchmark.py [--data FOLDER] [--sizes 32 64] [--seconds 4] [--pairs 5]
-    python .ci/experiments/benchmark.py --ranks 2 [--data FOLDER] [--seconds 4] [--pairs 5]
+    python .ci/experiments/benchmark.py FACES [--sizes 32 64] [--seconds 4] [--pairs 5]
+    python .ci/experiments/benchmark.py FACES --ranks 2 [--seconds 4] [--pairs 5]
 
-The first row compares the notebook with all its settings with the baseline in batches of 128. In
-the others both loops train the networks of the notebook, on 16 batches held in memory ("step only")
-or from the files ("with data"). The notebook's loop is timed with the plain step, without R1 in
-every 16th step, and without its sample grids and checkpoints. Memory is what each loop takes in a
-process of its own in up to 20 steps, without the pages of mapped files (on Linux; elsewhere it is
-not known); on a GPU, PyTorch's own.
+FACES: a folder of face photographs, or "drawn". The first case compares the notebook with all its
+settings with the baseline in batches of 128. In the others both loops train the networks of the
+notebook, on 16 batches held in memory ("step only") or from the files ("with data"). The notebook's
+loop is timed with the plain step, without R1 in every 16th step, and without its sample grids and
+checkpoints. Memory is what each loop takes in a process of its own in up to 20 steps, without the
+pages of mapped files (on Linux; elsewhere it is not known); on a GPU, PyTorch's own. Cases that are
+in the table for this machine are not timed again. Close other programs first.
 
 With --ranks, the notebook's training is timed in one process and in so many under torchrun, on a
 GPU each, or with the processor's cores shared out among them.
 """
 
-import argparse
 import contextlib
 import itertools
 import multiprocessing
@@ -27,11 +27,23 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import baseline
 import torch
-from common import device, helpers, lesson, optimizers_of, parts_of, train
+from common import (
+    Table,
+    device,
+    helpers,
+    lesson,
+    machine,
+    optimizers_of,
+    parser_of,
+    parts_of,
+    prepare,
+    train,
+)
 
 from assets.lib import decoding
 
@@ -160,22 +172,24 @@ def in_own_process(function, *args):
         return pool.apply(function, args)
 
 
-def ratio_of(pairs):
+def ratios_of(pairs):
+    """Their median, the smallest and the largest."""
     ratios = [ours / theirs for theirs, ours in pairs]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def compare(case, seconds, n_pairs, cache):
-    """Print one row: medians of alternating pairs, and the ratio's median, smallest and largest."""
+    """Medians of alternating pairs, the ratio's median, smallest and largest, and the memory."""
     memory = [in_own_process(first_steps, case, loop, cache)[1] for loop in LOOPS]
     loops = [loop(case) for loop in LOOPS]
     for loop in loops:
         images_per_second(loop, seconds / 4)  # warm up
     pairs = [[images_per_second(loop, seconds) for loop in loops] for _ in range(n_pairs)]
     theirs, ours = (statistics.median(column) for column in zip(*pairs))
-    cells = [str(case), f"{theirs:,.0f}", f"{ours:,.0f}", ratio_of(pairs)]
-    cells += [f"{value:,.0f}" for value in memory]
-    print("|", " | ".join(cells), "|", flush=True)
+    ratios = ratios_of(pairs)
+    found = {"baseline, images/s": theirs, "notebook, images/s": ours}
+    found |= dict(zip(("ratio", "smallest ratio", "largest ratio"), ratios))
+    return found | dict(zip(("baseline, MB", "notebook, MB"), memory))
 
 
 def train_as_rank(batch, seconds, data):
@@ -211,7 +225,17 @@ def compare_ranks(ranks, batches, seconds, n_pairs, data):
         both = (1, ranks)
         pairs = [[speed_of(n, batch, seconds, data) for n in both] for _ in range(n_pairs)]
         one, many = (statistics.median(column) for column in zip(*pairs))
-        print(f"| {batch} | {one:,.0f} | {many:,.0f} | {ratio_of(pairs)} |", flush=True)
+        ratio, low, high = ratios_of(pairs)
+        cells = f"{batch} | {one:,.0f} | {many:,.0f} | {ratio:.2f} ({low:.2f} to {high:.2f})"
+        print(f"| {cells} |", flush=True)
+
+
+def first_step(case, cache):
+    """Seconds to the first training step, with and without faces to decode, and its memory."""
+    (first, memory), (again, _) = (
+        in_own_process(first_steps, case, notebook_loop, cache) for _ in range(2)
+    )
+    return {"seconds, the first time": first, "seconds, the next": again, "MB": memory}
 
 
 def compare_loops(args, data):
@@ -219,28 +243,22 @@ def compare_loops(args, data):
     default = Case(32, baseline.SETTINGS["batch_size"], precisions[-1], data, default=True)
     kinds = itertools.product(args.sizes, precisions, (True, False))
     cases = [Case(size, args.batch, bfloat16, data, only) for size, bfloat16, only in kinds]
+    table, common = Table(args.table), dict(data=Path(data).name, machine=machine())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         use_cache(cache)
-        (first, memory), (again, _) = (
-            in_own_process(first_steps, default, notebook_loop, cache) for _ in range(2)
-        )
-        print(
-            f"To the first training step: {first:.1f} s and {memory:,.0f} MB the first time, ",
-            end="",
-        )
-        print(f"{again:.1f} s the next.\n")
-        heads = ["case", "baseline, images/s", "notebook, images/s", "ratio, median (min to max)"]
-        heads += ["baseline, MB", "notebook, MB"]
-        print("|", " | ".join(heads), "|\n|" + " --- |" * len(heads), flush=True)
+        measurements = {"first step": (32, partial(first_step, default, cache))}
         for case in [default, *cases]:
-            if any(words in str(case) for words in args.only):
-                compare(case, args.seconds, args.pairs, cache)
+            compared = partial(compare, case, args.seconds, args.pairs, cache)
+            measurements[str(case)] = case.size, compared
+        for name, (size, measure) in measurements.items():
+            row = dict(experiment=name, size=size) | common
+            if any(words in name for words in args.only) and not table.has(**row):
+                for what, value in measure().items():
+                    table.add(**row, measure=what, value=value, n=args.pairs)
 
 
 def main(arguments=None):
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    parser.add_argument("--data", help="a folder of face photographs; without it drawn faces")
+    parser = parser_of(__doc__, "speed.csv")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
@@ -250,7 +268,7 @@ def main(arguments=None):
         "--ranks", type=int, help="time so many processes against one, nothing else"
     )
     args = parser.parse_args(arguments)
-    data = str(args.data or helpers.find_data("drawn"))
+    data = prepare(args.faces, args.runs).settings.data_dir
     if args.ranks:
         sizes = helpers.default_batch_size(10**6), args.batch, 4 * args.batch
         compare_ranks(args.ranks, sizes, args.seconds, args.pairs, data)

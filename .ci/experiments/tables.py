@@ -174,6 +174,38 @@ def album_scores(data, subject, minutes):
     return cells
 
 
+def speed():
+    """Images per second of the baseline and the notebook, in pairs."""
+    cases = by_case(row for row in rows("speed") if " x " in row["experiment"])
+    lines = []
+    for case, value in cases.items():
+        low, high = value["smallest ratio"], value["largest ratio"]
+        speeds = [f"{value[f'{loop}, images/s']:,.0f}" for loop in ("baseline", "notebook")]
+        memory = [f"{value[f'{loop}, MB']:,.0f}" for loop in ("baseline", "notebook")]
+        ratio = f"{value['ratio']:.1f} ({low:.1f} to {high:.1f})"
+        lines.append([case.replace(" x ", " × "), *speeds, ratio, *memory])
+    heads = ["case", "baseline, images/s", "notebook, images/s", "ratio", "baseline, MB"]
+    return markdown([*heads, "notebook, MB"], lines)
+
+
+def by_case(found):
+    """{experiment: {measure: value}}"""
+    cases = {}
+    for row in found:
+        cases.setdefault(row["experiment"], {})[row["measure"]] = float(row["value"])
+    return cases
+
+
+def time():
+    """The share of each kind of operation in a training step, by image size."""
+    found = rows("speed", experiment="training step", measure="share of the time")
+    sizes = sorted({int(row["size"]) for row in found})
+    shares = {(row["subject"], int(row["size"])): float(row["value"]) for row in found}
+    kinds = dict.fromkeys(row["subject"] for row in found)
+    lines = [[kind, *(f"{shares[kind, size]:.0%}" for size in sizes)] for kind in kinds]
+    return markdown(["", *(f"{size} × {size} pixels" for size in sizes)], lines)
+
+
 TABLES = {
     "images": images,
     "scores": scores,
@@ -181,6 +213,8 @@ TABLES = {
     "candidates": candidates,
     "flow": flow,
     "album": album,
+    "speed": speed,
+    "time": time,
 }
 
 

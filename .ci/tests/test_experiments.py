@@ -148,7 +148,7 @@ def test_a_run_beyond_a_limit_gives_no_row(scripts, capsys):
 
 
 @pytest.mark.parametrize("name", ["album", "conditional", "flow", "growing", "makeup", "results"])
-def test_committed_rows_have_the_columns_of_today(scripts, name):
+def test_committed_rows_have_the_expected_columns(scripts, name):
     columns = scripts("results").COLUMNS if name == "results" else scripts("common").MEASURES
     committed = tuple(read(EXPERIMENTS / f"{name}.csv")[0])
     assert committed == tuple(columns), f"expected {columns}, got {committed}"
@@ -334,21 +334,24 @@ def small_benchmark(scripts, monkeypatch):
     monkeypatch.setattr(benchmark, "in_own_process", lambda function, *args: function(*args))
     monkeypatch.setattr(benchmark, "MOST_STEPS", 2)
     monkeypatch.setattr("assets.lib.decoding.CACHE", Path("cache"))  # it sets another
-    data = scripts("common").prepare("drawn").settings.data_dir
-    return "--sizes", 32, "--batch", 8, "--seconds", 0.01, "--pairs", 1, "--data", data
+    return "--sizes", 32, "--batch", 8, "--seconds", 0.01, "--pairs", 1
 
 
-def test_benchmark(scripts, small_benchmark, capsys):
-    run(scripts, "benchmark", *small_benchmark, "--only", "default", "float32, step only")
-    printed = capsys.readouterr().out
-    for words in ("with the default settings |", "batch 8, float32, step only |"):
-        assert words in printed, f"expected a row {words!r}, got {printed}"
+def test_benchmark(scripts, small_benchmark):
+    cases = "--only", "first step", "default", "float32, step only"
+    rows = rows_of(scripts, "benchmark", *small_benchmark, *cases)
+    found = {(row["experiment"], row["measure"]): float(row["value"]) for row in rows}
+    for case in ("32 x 32, with the default settings", "32 x 32, batch 8, float32, step only"):
+        for measure in ("baseline, images/s", "notebook, images/s", "ratio", "notebook, MB"):
+            assert found[case, measure] > 0, f"{case}: expected the {measure}, got {found}"
+    assert found["first step", "seconds, the first time"] > 0, f"expected seconds, got {found}"
 
 
 def test_benchmark_of_ranks(scripts, small_benchmark, monkeypatch, capsys):
-    benchmark, *_, data = scripts("benchmark"), *small_benchmark
+    benchmark = scripts("benchmark")
+    data = scripts("common").prepare("drawn").settings.data_dir
     monkeypatch.setattr(benchmark, "speed_of", lambda *args: 1000.0)
-    run(scripts, "benchmark", "--ranks", 2, *small_benchmark)
+    run(scripts, "benchmark", "drawn", "--ranks", 2, *small_benchmark)
     assert "1.00 (1.00 to 1.00)" in capsys.readouterr().out, "expected ratios"
     benchmark.train_as_rank(8, 0.01, data)
     assert "images/s: " in capsys.readouterr().out, "expected a rank's speed"
@@ -374,6 +377,54 @@ def test_gpu(scripts, no_export, monkeypatch):
     run(scripts, "gpu", "drawn", *small, *late, *runs, "--table", "elsewhere.csv")
     steps = [(row["experiment"], row["value"]) for row in read("elsewhere.csv")]
     assert steps == [("checkpoint", "8")], f"expected 4 steps more, and no time left, got {steps}"
+
+
+def test_where_time_goes(scripts, no_export):
+    rows = rows_of(scripts, "where_time_goes", "--sizes", 16, "--steps", 2)
+    shares = [float(row["value"]) for row in rows if row["measure"] == "share of the time"]
+    assert 0.9 < sum(shares) < 1.5, f"expected shares of about one whole, got {shares}"
+    speeds = {row["subject"]: row["value"] for row in rows if row["measure"] == "GFLOP/s"}
+    assert all(float(speed) > 0 for speed in speeds.values()) and len(speeds) == 2, f"got {speeds}"
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def test_all_in_small(scripts, no_export, small_benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(scripts("conditional"), "N_SAMPLES", 200)
+    monkeypatch.setattr(scripts("makeup"), "N_PEOPLE", 20)
+    monkeypatch.setattr(scripts("album"), "N_GENERATED", 200)
+    run(scripts, "all", "--quick")
+    assert "hours left" in capsys.readouterr().out, "expected an estimate"
+    tables = {path.stem: read(path) for path in Path("quick").glob("*.csv")}
+    expected = {"album", "conditional", "flow", "growing", "makeup", "results", "speed"}
+    assert tables.keys() == expected, f"expected tables of {expected}, got {tables.keys()}"
+
+
+def test_all_names_what_failed_and_runs_the_rest(scripts, monkeypatch, tmp_path, capsys):
+    experiments, called = scripts("all"), []
+
+    def failing(arguments):
+        called.append(arguments[0])
+        raise ValueError("no faces")
+
+    monkeypatch.setattr(scripts("flow"), "main", failing)
+    some = [experiments.Experiment("flow", "drawn", ("--seed", n), 1) for n in (0, 1)]
+    some.append(experiments.Experiment("flow", "missing", (), 1))
+    failed = experiments.run_all(some, tmp_path, tmp_path, tmp_path)
+    assert failed == some[:2] and called == ["drawn"] * 2, f"got {failed}, {called}"
+    printed = capsys.readouterr()
+    assert "missing is missing: skipped" in printed.out, f"got {printed.out}"
+    assert "no faces" in printed.err, f"expected the error, got {printed.err}"
+
+
+def test_all_calls_scripts_with_arguments_that_they_know(scripts):
+    for experiment in (*scripts("all").everything(), *scripts("all").in_small()):
+        script = (EXPERIMENTS / f"{experiment.script}.py").read_text(encoding="utf-8")
+        shared = (EXPERIMENTS / "common.py").read_text(encoding="utf-8")
+        for word in map(str, experiment.arguments):
+            is_known = not word.startswith("--") or f'"{word}"' in script + shared
+            assert is_known, f"{experiment}: {experiment.script}.py does not know {word}"
 
 
 # ---------------------------------------------------------------- committed weights
