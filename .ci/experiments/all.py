@@ -91,6 +91,7 @@ def other_sections():
     for weights in ((), ("--cycle", 3, "--identity", 1)):
         yield Experiment("makeup", "drawn", weights, 400_000)
     yield from albums()
+    yield Experiment("rejection", CELEBA, (COMMITTED,), 60_000)
     for name in ("collapsed", "the discriminator wins"):
         yield recipe(name, 80_000, 0)
 

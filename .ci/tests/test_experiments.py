@@ -147,7 +147,9 @@ def test_a_run_beyond_a_limit_gives_no_row(scripts, capsys):
     assert capsys.readouterr().out.count("has reached 20 minutes and 50,000 images: no row") == 2
 
 
-@pytest.mark.parametrize("name", ["album", "conditional", "flow", "growing", "makeup", "results"])
+@pytest.mark.parametrize(
+    "name", ["album", "conditional", "flow", "growing", "makeup", "rejection", "results"]
+)
 def test_committed_rows_have_the_expected_columns(scripts, name):
     columns = scripts("results").COLUMNS if name == "results" else scripts("common").MEASURES
     committed = tuple(read(EXPERIMENTS / f"{name}.csv")[0])
@@ -322,6 +324,21 @@ def test_flow(scripts, no_export):
     run(scripts, "flow", "drawn", *small, *paths)
     size = Image.open("flow.png").size
     assert size == (8 * 18 - 2, 2 * 18 - 2), f"expected two rows of eight, got {size}"
+
+
+def test_rejection(scripts, a_run):
+    rows = rows_of(scripts, "rejection", a_run / "best.pt", "--n", 600)
+    kept = {row["subject"]: float(row["value"]) for row in rows if row["measure"] == "kept"}
+    assert kept.pop("all") == 1, "expected all faces for comparison"
+    assert len(kept) == 3 and all(0 < share < 1 for share in kept.values()), f"got {kept}"
+
+
+def test_faces_with_larger_logits_are_accepted_more_often(scripts):
+    logits = torch.linspace(-3, 3, 500)
+    for quantile in (0.5, 0.95):
+        accepted = scripts("rejection").acceptance(logits, quantile)
+        assert (accepted.diff() >= 0).all(), "expected probabilities that rise with the logit"
+        assert accepted[0] < 0.2 and accepted[-1] > 0.9, f"got {accepted[[0, -1]]}"
 
 
 # ---------------------------------------------------------------- speed

@@ -1,0 +1,68 @@
+"""Keep the fakes that the discriminator takes for real (Azadi et al., 2019): rows of rejection.csv.
+
+    python .ci/experiments/rejection.py FACES CHECKPOINT [--n 30000] [--seed 0]
+
+FACES: the folder that the checkpoint (assets/weights/celeba_32.pt, or a run's best.pt) was trained
+on, or "drawn". Its discriminator judges n fakes of its averaged generator, with running batch
+statistics. The more often a face is accepted, the further its logit is above a quantile of all
+logits. The faces kept are scored as those of results.py are, and so are as many without rejection.
+"""
+
+from pathlib import Path
+
+import torch
+from common import Table, helpers, lesson, parser_of, prepare
+from results import scores
+
+from assets.lib.checkpoints import load_checkpoint
+
+QUANTILES = 0.5, 0.8, 0.95  # of the logits; the paper has 0.8 and 0.95
+
+
+def acceptance(logits, quantile):
+    """The probability of each fake to be accepted: equation 8 of the paper, (n,) -> (n,)."""
+    below = logits - logits.max()
+    odds = below - torch.log(1 - torch.exp(below - 1e-6))
+    return torch.sigmoid(odds - torch.quantile(odds[:10_000], quantile))
+
+
+def networks_of(path):
+    """D and the generator of a checkpoint, in eval mode."""
+    sizes = load_checkpoint(path)["settings"]
+    widths = sizes["d_conv_dim"], sizes["g_conv_dim"]
+    D, G = lesson.build_network(*widths, sizes["z_size"], sizes["image_size"])
+    helpers.begin_with(path, D, G)
+    return D.eval(), G.eval()
+
+
+def main(arguments=None):
+    parser = parser_of(__doc__, "rejection.csv")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--n", type=int, default=30_000, help="fakes to choose from")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    D, G = networks_of(args.checkpoint)
+    size = load_checkpoint(args.checkpoint)["settings"]["image_size"]
+    experiment = prepare(args.faces, args.runs, image_size=size, seed=args.seed)
+    test, table = experiment.real("test"), Table(args.table)
+    row = dict(experiment=f"rejection, {args.checkpoint.name}", data=experiment.data, size=size)
+    row |= dict(seed=args.seed, n=2 * len(test))
+    if table.has(**row):
+        return
+
+    torch.manual_seed(1000 + args.seed)
+    faces = lesson.sample_faces(G, args.n, 1000 + args.seed)
+    logits = lesson.in_batches(D, faces)[:, 0].cpu()
+    kept = {"all": torch.ones(args.n, dtype=torch.bool)}
+    for quantile in QUANTILES:
+        chosen = torch.rand(args.n) < acceptance(logits, quantile)
+        kept[f"accepted, quantile {quantile}"] = chosen
+    for subject, chosen in kept.items():
+        table.add(**row, subject=subject, measure="kept", value=chosen.float().mean().item())
+        best = faces[chosen][: 2 * len(test)]
+        for measure, value in scores(best, test, experiment.validation_features).items():
+            table.add(**row, subject=subject, measure=measure, value=value)
+
+
+if __name__ == "__main__":
+    main()
