@@ -67,7 +67,7 @@ def grow(settings, images, start=None):
         D, G = networks(stage)
         if old:
             lesson.carry_over(old, G)
-        name = f"grown_to_{stage.image_size}_of_{size}" + (f"_from_{start}" if start else "")
+        name = f"grown_to_{stage.image_size}_of_{size}" + (f"_from_{start.name}" if start else "")
         schedule = "linear" if smaller == 1 else "constant"
         stages.append(train(name, round(images * share), stage, D, G, schedule))
         old = G
@@ -106,7 +106,7 @@ def main(arguments=None):
 
     experiment = prepare(args.faces, args.runs, image_size=args.size, seed=args.seed)
     settings, table = experiment.settings, Table(args.table)
-    words = "growing" + (f" from {args.start.as_posix()}" if args.start else "")
+    words = "growing" + (f" from {args.start.name}" if args.start else "")
     row = dict(experiment=words, data=experiment.data, size=args.size)
     row |= dict(images=args.images, seed=args.seed)
     ways = {"grown": lambda: grow(settings, args.images, args.start)}

@@ -59,7 +59,10 @@ def by_images(found):
 def recipe(name):
     """Rows of a recipe at 32 pixels, by the images that they saw."""
     found = rows("results", data=CELEBA, recipe=name)
-    return by_images([row for row in found if row["settings"].startswith("image_size 32,")])
+    found = [row for row in found if row["settings"].startswith("image_size 32,")]
+    if name == "notebook":
+        found += [values | {"images": n} for (_, kind, _, n), values in of_flow() if kind == "GAN"]
+    return by_images(found)
 
 
 LOOPS = {"baseline": "baseline", "notebook": "this notebook"}
@@ -121,14 +124,19 @@ def candidates():
     return markdown(["350,000 images", "seeds", *SCORES.values()], lines)
 
 
-def flow():
-    """A GAN and a flow after as much CPU time."""
+def of_flow():
+    """Pairs of (minutes, kind, steps, images) and {measure: value}."""
     found = {}
     for row in sorted(rows("flow"), key=lambda row: (int(row["minutes"]), row["experiment"])):
         key = row["minutes"], row["experiment"], row["subject"], row["images"]
         found.setdefault(key, {})[row["measure"]] = float(row["value"])
+    return found.items()
+
+
+def flow():
+    """A GAN and a flow after as much CPU time."""
     lines = []
-    for (minutes, kind, steps, n), values in found.items():
+    for (minutes, kind, steps, n), values in of_flow():
         if minutes == "60" or steps in ("", "6 steps"):
             cells = [number(values[name], name) for name in SCORES]
             name = f"{kind}, {steps}".replace(" 1 steps", " 1 step").removesuffix(", ")
@@ -136,10 +144,97 @@ def flow():
     return markdown(["CPU minutes", "", "images", *SCORES.values(), "ms a face"], lines)
 
 
+def larger():
+    """Two ways to 64 pixels."""
+    grown = rows("growing", experiment="growing from celeba_32.pt", data=CELEBA)
+    test = [row for row in grown if row["subject"] == "grown: at 64 pixels, test faces"]
+    start = [
+        row
+        for row in rows("results", data=CELEBA, recipe="notebook")
+        if row["settings"].startswith("image_size 64,")
+    ]
+    ways = {
+        "grown from `celeba_32.pt`, half of the lesson's widths": {
+            row["measure"]: row["value"] for row in test
+        }
+        | {"images": test[0]["images"]},
+        "from random weights, the lesson's full widths: the notebook's whole run": start[0],
+    }
+    lines = []
+    for words, found in ways.items():
+        cells = [spread([found], score) for score in SCORES]
+        lines.append([words, f"{int(found['images']):,}", *cells])
+    heads = "64 × 64 pixels, CelebA, one thread, 45 minutes"
+    return markdown([heads, "images", *SCORES.values()], lines)
+
+
+DRAWN, NAMES = "20000_at_64_v3", ("Male", "Young", "Smiling", "Eyeglasses", "No_Beard")
+ORIGINS = "White", "Black", "Asian", "Indian", "Other"
+
+
+def shares(data, names, measure):
+    """A cell for each label: how often a classifier finds it, real and generated."""
+    found = rows("conditional", data=data, experiment=f"labels {' '.join(names)}")
+    value = {(row["subject"], row["measure"]): float(row["value"]) for row in found}
+    kinds = "real faces", "generated"
+    cells = {kind: [value[name, f"{measure}, {kind}"] for name in names] for kind in kinds}
+    return [[number(x, "recall") for x in cells[kind]] for kind in kinds]
+
+
+def labels():
+    """Balanced accuracy of five labels, on drawn faces and on CelebA."""
+    lines = []
+    for data, words in ((DRAWN, "1,250 drawn faces"), (CELEBA, "2,500 faces of CelebA")):
+        real, generated = shares(data, NAMES, "balanced accuracy")
+        lines += [[f"{words} held out", *real], ["generated, 500 for each label", *generated]]
+    return markdown(["balanced accuracy", *NAMES], lines)
+
+
+def origins():
+    """How often a classifier names the right one of five labels."""
+    real, generated = shares("utkface", ORIGINS, "right label")
+    lines = [["1,481 real faces held out", *real], ["generated, 500 for each label", *generated]]
+    return markdown(["named as labeled, or as asked for", *ORIGINS], lines)
+
+
+def makeup():
+    """Who looks made-up on photographs, before and after."""
+    lines = []
+    for n, found in sorted(
+        by_images(rows("makeup", data=CELEBA, experiment="Heavy_Makeup")).items()
+    ):
+        value = {(row["subject"], row["measure"]): float(row["value"]) for row in found}
+        steps = "A", "G_AB(A)", "G_BA(G_AB(A))", "B", "G_BA(B)"
+        cells = [f"{value[step, 'classified as B']:.0%}" for step in steps]
+        kept = [f"{value[step, 'identity kept']:.0%}" for step in ("G_AB(A)", "G_BA(B)")]
+        lines.append([f"{n:,}", *cells, ", ".join(kept)])
+    heads = ["images", "A untouched", "put on", "off again", "B untouched", "taken off"]
+    return markdown([*heads, "identity kept"], [[x.replace("%", " %") for x in y] for y in lines])
+
+
+def makeup_drawn():
+    """The error and the leak on drawn faces, where the truth is known."""
+    usual = rows("makeup", data=DRAWN, experiment="Heavy_Makeup")
+    heavier = rows("makeup", data=DRAWN, experiment="Heavy_Makeup, cycle 3, identity 1")
+    lines = []
+    for words, kind, found in (
+        ("doing nothing", "doing nothing", usual),
+        ("mean recoloring", "mean recoloring", usual),
+        ("CycleGAN, cycle 1, identity 0.3", "CycleGAN", usual),
+        ("CycleGAN, cycle 3, identity 1", "CycleGAN", heavier),
+    ):
+        value = {(row["subject"], row["measure"]): float(row["value"]) for row in found}
+        ways = [f"{way}, {kind}" for way in ("A to B", "B to A")]
+        errors = [f"{value[way, 'L1 in the region']:.3f}" for way in ways]
+        leaks = [f"{value[way, 'change outside / inside']:.0%}" for way in ways]
+        lines.append([words, ", ".join(errors), ", ".join(leaks).replace("%", " %")])
+    return markdown(["", "L1: on, off", "outside / inside: on, off"], lines)
+
+
 ALBUMS = {
     "utkface": "100 Black women over 50 (UTKFace)",
     CELEBA: "1,000 wearers of hats (CelebA)",
-    "20000_at_64_v3": "300 drawn faces",
+    DRAWN: "300 drawn faces",
 }
 STARTS = ("from nothing", "random weights"), ("from celeba_32.pt", "the committed weights")
 
@@ -212,7 +307,12 @@ TABLES = {
     "changes": changes,
     "candidates": candidates,
     "flow": flow,
+    "larger": larger,
     "album": album,
+    "labels": labels,
+    "origins": origins,
+    "makeup": makeup,
+    "makeup_drawn": makeup_drawn,
     "speed": speed,
     "time": time,
 }
