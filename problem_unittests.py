@@ -36,7 +36,7 @@ from assets.checks.training import test_train_step, test_train
 # Schedules and scores
 from assets.checks.scores import test_frechet_distance, test_schedules, test_precision_recall
 from assets.checks.scores import test_sliced_wasserstein, test_ms_ssim, test_nearest_training_faces
-from assets.checks.scores import test_skin_tone
+from assets.checks.scores import test_leave_one_out, test_skin_tone
 
 # Next steps
 from assets.checks.next_steps import test_exchange_norm, test_upsampling, test_checkerboard

@@ -9,7 +9,8 @@ lesson on so few faces nothing is held out: the best checkpoint is the one neare
 
 "copies": the share of 1,000 fakes that are closer to a face of the album than that face's own
 neighbor is. Both it and the FFD have a row for the real faces held out ("real"): the FFD from them
-to the album, the share that one sees without copying. A run that was stopped continues; what is in
+to the album, the share that one sees without copying. "copies, leave one out" is that share for
+each face of the album against the others, which needs no face held out. A run that was stopped continues; what is in
 the table is not made again.
 """
 
@@ -79,7 +80,8 @@ def add_real_faces(table, row, album, others):
     real = helpers.face_features(others)
     copies = lesson.nearest_training_faces(real, album)[1]
     distance = lesson.frechet_distance(album, real)
-    for measure, value in (("FFD", distance), ("copies", copies)):
+    alone = "copies, leave one out", lesson.leave_one_out(album)
+    for measure, value in (("FFD", distance), ("copies", copies), alone):
         table.add(**row, subject="real", measure=measure, value=value, n=len(others))
 
 

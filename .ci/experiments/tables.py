@@ -250,7 +250,9 @@ def album():
                     lines.append([words, f"{start}, {minutes} minutes", *found])
         real = rows("album", data=data, subject="real")
         value = {row["measure"]: float(row["value"]) for row in real}
+        alone = f"{value['copies, leave one out']:.0%}"
         lines.append([words, "real faces", f"{value['FFD']:.1f}", "", f"{value['copies']:.0%}"])
+        lines.append([words, "the album's own, each against the others", "", "", alone])
     heads = ["album", "start", "FFD: plain, shifted", "recall: plain, shifted"]
     return markdown([*heads, "closer: plain, shifted"], lines)
 

@@ -14,6 +14,7 @@ RIGHT = {
     checks.test_frechet_distance: [("as it is", {})],
     checks.test_precision_recall: [("as it is", {})],
     checks.test_nearest_training_faces: [("as it is", {})],
+    checks.test_leave_one_out: [("as it is", {})],
 }
 
 WRONG = {
@@ -61,6 +62,10 @@ WRONG = {
         ("itself a neighbor", {".values[:, 1]": ".values[:, 0]"}, "copies"),
         ("the second nearest", {"distances.argmin(1)": "distances.argsort(1)[:, 1]"}, "copies"),
         ("further for nearer", {"nearest < own": "nearest > own"}, "copies"),
+    ],
+    checks.test_leave_one_out: [
+        ("itself the nearest", {"if k != i)": ")"}, "faces of one kind"),
+        ("itself a neighbor", {"if k not in (i, j))": "if k != j)"}, "faces of one kind|twice"),
     ],
 }
 

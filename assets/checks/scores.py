@@ -114,6 +114,18 @@ def test_nearest_training_faces(nearest_training_faces):
 
 
 @check
+def test_leave_one_out(leave_one_out):
+    pairs = torch.randn(100, 5).repeat(2, 1) + 1e-4 * torch.randn(200, 5)
+    triples = torch.tensor([[0.0], [1.0], [3.0], [100.0], [102.0], [103.0]])  # 2 of each are close
+    for what, faces, low, high in (
+        ("faces of one kind", torch.randn(400, 5), 0.4, 0.6),
+        ("each face twice", pairs, 1, 1),
+        ("two groups of three on a line", triples, 0.66, 0.67),
+    ):
+        assert_between(f"{what}, the share of close ones", leave_one_out(faces), low, high)
+
+
+@check
 def test_skin_tone(skin_tone, eye_row):
     gray, tan = (0.0, 0.0, 0.0), (0.46, 0.15, -0.08)  # L*a*b*: 53.4, 0, 0 and 63.8, 10.8, 21.2
     for size in (16, 32, 64):
