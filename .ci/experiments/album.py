@@ -10,8 +10,8 @@ lesson on so few faces nothing is held out: the best checkpoint is the one neare
 "copies": the share of 1,000 fakes that are closer to a face of the album than that face's own
 neighbor is. Both it and the FFD have a row for the real faces held out ("real"): the FFD from them
 to the album, the share that one sees without copying. "copies, leave one out" is that share for
-each face of the album against the others, which needs no face held out. A run that was stopped continues; what is in
-the table is not made again.
+each face of the album against the others, which needs no face held out. A run that was stopped
+continues; what is in the table is not made again.
 """
 
 import dataclasses
