@@ -67,7 +67,7 @@ def recipe(name):
 
 LOOPS = {"baseline": "baseline", "notebook": "this notebook"}
 # Images of the rows that the README shows
-SHOWN = 85_888, 170_752, 50_000, 100_000, 200_000, 350_000, 1_140_160, 2_406_144
+SHOWN = 85_888, 170_752, 50_000, 100_000, 200_000, 350_000, 2_406_144
 
 
 def images():
