@@ -148,7 +148,7 @@ def test_a_run_beyond_a_limit_gives_no_row(scripts, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["album", "conditional", "flow", "growing", "makeup", "rejection", "results"]
+    "name", ["album", "conditional", "flow", "growing", "makeup", "rejection", "results", "speed"]
 )
 def test_committed_rows_have_the_expected_columns(scripts, name):
     columns = scripts("results").COLUMNS if name == "results" else scripts("common").MEASURES
