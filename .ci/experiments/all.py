@@ -19,6 +19,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import conditioning
 from common import HERE, ROOT, RUNS, lesson
 
 SEEDS = 0, 1, 2
@@ -57,7 +58,8 @@ def by_images():
         yield recipe("notebook", images, seed)
     for images in (1_600_000, 5_000_000):
         yield recipe("notebook", images, 0)
-    yield recipe("notebook, by clusters", 350_000, 0, cost=1.2)
+    for seed, name in itertools.product(SEEDS, conditioning.RECIPES):
+        yield recipe(name, 350_000, seed, cost=1.2)
 
 
 def changes():
@@ -112,7 +114,8 @@ def everything():
 def in_small(images=160):
     """Each script once, on drawn faces."""
     limit = "--images", images
-    for name in ("baseline", "notebook", "notebook, a layer at full size", "notebook, by clusters"):
+    variants = "notebook, a layer at full size", *conditioning.RECIPES
+    for name in ("baseline", "notebook", *variants):
         yield Experiment("results", "drawn", ("--only", name, *limit), images)
     few = "--sizes", 32, "--seconds", 0.02, "--pairs", 1, "--only", "default"
     yield Experiment("benchmark", "drawn", few, images)

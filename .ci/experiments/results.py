@@ -23,7 +23,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import baseline
-import clusters
+import conditioning
 import numpy as np
 import torch
 from common import (
@@ -85,7 +85,7 @@ CHANGES = {
     "notebook": whole_run,
     "notebook, G: nearest": whole_run_nearest,
     "notebook, a layer at full size": whole_run_at_full_size,
-    "notebook, by clusters": clusters.by_clusters,
+    **conditioning.RECIPES,
     "constant": constant,
     "R1, linear decay": for_an_hour,
     "collapsed": constant,
@@ -111,7 +111,7 @@ def build(recipe, settings, faces=None):
         return settings, parts, {"step": baseline.step, "loader": loader}
     D, G = lesson.fresh(settings)
     change = CHANGES[recipe]
-    if change is clusters.by_clusters:
+    if recipe in conditioning.RECIPES:
         change = functools.partial(change, faces=faces)
     built = dict(settings=settings, D=D, G=G) | change(settings, D, G)
     settings, D, G = (built.pop(name) for name in ("settings", "D", "G"))

@@ -119,16 +119,16 @@ def test_a_recipe_can_be_bounded_by_minutes_and_trained_at_another_size(scripts,
 
 
 def test_variants_of_the_whole_run_can_be_trained(scripts, no_export):
-    names = "notebook, a layer at full size", "notebook, by clusters"
+    names = "notebook, a layer at full size", "notebook, by clusters", "notebook, by attributes"
     rows = of_runs(rows_of(scripts, "results", "--images", N_IMAGES, "--only", *names))
-    assert values_of(rows, "recipe") == {*names}, f"expected both, got {rows}"
+    assert values_of(rows, "recipe") == {*names}, f"expected all of them, got {rows}"
 
 
 def test_clusters_of_well_separated_points_are_found(scripts):
     centers = torch.tensor([[0.0, 0], [50, 0], [0, 50]])
     truth = torch.arange(3).repeat(40)
     points = centers[truth] + torch.randn(120, 2)
-    found = scripts("clusters").cluster(points, 3)
+    found = scripts("conditioning").cluster(points, 3)
     pairs = set(zip(truth.tolist(), found.tolist()))
     assert len(pairs) == 3, f"expected a cluster for each center, got the pairs {pairs}"
 

@@ -1,7 +1,7 @@
-"""Condition the notebook's whole run on clusters: a recipe of results.py.
+"""Condition the notebook's whole run on what is known of each face: recipes of results.py.
 
-Both networks know which cluster of features a face belongs to (Liu et al., 2020), so no labels are
-needed.
+Both networks get the attributes of a face, or, where none are needed, the cluster of features that
+it belongs to (Liu et al., 2020). The other parts of the run are the notebook's.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from common import helpers, lesson
 from torch import nn
 
+ATTRIBUTES = "Male", "Young", "Smiling", "Eyeglasses", "No_Beard", "Heavy_Makeup"
 N_CLUSTERS = 20
 
 
@@ -27,14 +28,15 @@ def cluster(features, k, n_times=30):
     return nearest
 
 
-def label_by_clusters(dataset):
-    """Let the dataset serve, one-hot, the cluster of each face -> those of training faces."""
-    features = helpers.face_features(lesson.real_faces(dataset, "train", len(dataset)))
-    found = F.one_hot(cluster(features, N_CLUSTERS), N_CLUSTERS).float()
-    labels = torch.zeros(len(dataset.images), N_CLUSTERS)
-    labels[dataset.rows] = found
-    dataset.labels = labels
-    return found
+def clusters_of(faces):
+    """The cluster of each training face of DecodedFaces, one-hot: (n, N_CLUSTERS)."""
+    features = helpers.face_features(lesson.real_faces(faces, "train", len(faces)))
+    return F.one_hot(cluster(features, N_CLUSTERS), N_CLUSTERS).float()
+
+
+def attributes_of(faces):
+    """ATTRIBUTES of each training face of DecodedFaces, 0 or 1: (n, k)."""
+    return torch.stack([faces.known[name] for name in ATTRIBUTES], 1).float()[faces.rows]
 
 
 class Labeled(nn.Module):
@@ -65,10 +67,19 @@ def train_with_labels(run, loader, step, schedule):
                 run.log(*losses, len(images))
 
 
-def by_clusters(settings, D, G, faces):
-    labels = label_by_clusters(faces)
-    D_kind = partial(lesson.ProjectionDiscriminator, n_labels=N_CLUSTERS)
+def conditioned(settings, D, G, faces, labels_of):
+    """The whole run with labels_of(faces), (n, k), for both networks."""
+    labels = labels_of(faces)
+    faces.labels = torch.zeros(len(faces.images), labels.shape[1])
+    faces.labels[faces.rows] = labels  # the loader serves them with the images
+    D_kind = partial(lesson.ProjectionDiscriminator, n_labels=labels.shape[1])
     D, G = lesson.fresh(settings, D=D_kind, G=partial(lesson.ConditionalGenerator, labels=labels))
-    nn.init.zeros_(D.embedding.weight)  # at first the clusters play no part
+    nn.init.zeros_(D.embedding.weight)  # at first the labels play no part
     options = {"step": lesson.regularized_step, "schedule": "linear", "loop": train_with_labels}
     return options | {"D": D, "G": G}
+
+
+RECIPES = {
+    "notebook, by clusters": partial(conditioned, labels_of=clusters_of),
+    "notebook, by attributes": partial(conditioned, labels_of=attributes_of),
+}
