@@ -35,7 +35,7 @@ def markdown(heads, lines):
 def number(value, name):
     """A score as people read it."""
     if name in ("precision", "recall"):
-        return f"{value:.0%}".replace("%", " %")
+        return f"{value:.0%}"
     return f"{value:.3f}" if name == "ms_ssim" else f"{value:.1f}"
 
 
@@ -210,7 +210,7 @@ def makeup():
         kept = [f"{value[step, 'identity kept']:.0%}" for step in ("G_AB(A)", "G_BA(B)")]
         lines.append([f"{n:,}", *cells, ", ".join(kept)])
     heads = ["images", "A untouched", "put on", "off again", "B untouched", "taken off"]
-    return markdown([*heads, "identity kept"], [[x.replace("%", " %") for x in y] for y in lines])
+    return markdown([*heads, "identity kept"], lines)
 
 
 def makeup_drawn():
@@ -228,7 +228,7 @@ def makeup_drawn():
         ways = [f"{way}, {kind}" for way in ("A to B", "B to A")]
         errors = [f"{value[way, 'L1 in the region']:.3f}" for way in ways]
         leaks = [f"{value[way, 'change outside / inside']:.0%}" for way in ways]
-        lines.append([words, ", ".join(errors), ", ".join(leaks).replace("%", " %")])
+        lines.append([words, ", ".join(errors), ", ".join(leaks)])
     return markdown(["", "L1: on, off", "outside / inside: on, off"], lines)
 
 

@@ -248,7 +248,7 @@ def test_an_interval_holds_what_it_says(notebook):
     counts = np.random.default_rng(0).binomial(200, 0.1, 4000)
     intervals = [notebook.interval(count / 200, 200) for count in counts]
     hits = np.mean([low < 0.1 < high for low, high in intervals])
-    assert 0.93 < hits < 0.975, f"expected the true share in 95 % of them, got {hits:.1%}"
+    assert 0.93 < hits < 0.975, f"expected the true share in 95% of them, got {hits:.1%}"
     low, high = notebook.interval(0, 50)
     assert low == 0 and high > 0.03, f"none of 50: expected not to mean never, got {high}"
 
@@ -297,7 +297,7 @@ def test_the_face_network_knows_faces_it_has_not_seen(tmp_path):
         logits = helpers.attribute_logits(features, names)
         is_right = (logits > 0) == truth
         right = is_right.float().mean().item()
-        assert right > 0.89, f"{size} x {size}: expected 89 % right, got {right:.1%}"
+        assert right > 0.89, f"{size} x {size}: expected 89% right, got {right:.1%}"
     for name, stated in right_when_sure().items():
         k = names.index(name)
         right = is_right[:, k][logits[:, k].abs() > SURE].float().mean().item()

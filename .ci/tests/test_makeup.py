@@ -257,7 +257,7 @@ def test_skin_tones_come_as_often_from_both_domains(notebook):
     weights = notebook.tone_weights(A, B)
     assert weights.shape == (90,), f"expected a weight for each face of B, got {weights.shape}"
     share = (weights[:70].sum() / weights.sum()).item()
-    assert abs(share - 0.25) < 0.05, f"expected 25 % light ones, as in A, got {share:.0%}"
+    assert abs(share - 0.25) < 0.05, f"expected 25% light ones, as in A, got {share:.0%}"
     B.images[1:70] = B.images[70:71]  # one light face left
     weights = notebook.tone_weights(A, B)
     assert weights[0] == 5, f"a single light face: expected 5, the most, got {weights[0]:.1f}"

@@ -93,7 +93,7 @@ def test_a_finished_run_is_left_as_it_is(trained):
     printed = printed_by(again(trained)[1], 1)
     assert "is finished: 10 steps, 40 images, 0.0 minutes" in printed, f"got {printed}"
     assert "To train longer, raise n_epochs." in printed, f"expected what to do, got {printed}"
-    assert "Continuing" not in printed and "100%" in printed, f"expected 100 %, got {printed}"
+    assert "Continuing" not in printed and "100%" in printed, f"expected 100%, got {printed}"
     after = {path.name: path.stat().st_mtime_ns for path in trained.folder.rglob("*.*")}
     assert after == before, "expected every file as it was"
 

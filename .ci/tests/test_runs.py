@@ -182,7 +182,7 @@ def test_the_progress_bar_ends_at_100(tmp_path, monkeypatch):
     run, train = start(tmp_path / "run", stop=StopRule(minutes=1), score=lambda generator: 2.5)
     Clock(monkeypatch, run, 0.5)
     line = re.split(r"[\r\n]+", printed_by(train, 30).strip())[-1]
-    assert line.startswith("100%") and ", finished" in line, f"expected 100 %, got {line}"
+    assert line.startswith("100%") and ", finished" in line, f"expected 100%, got {line}"
     for word in ("epoch 12", "480 images", " 8 img/s", "d_loss", "g_loss", "best score 2.50"):
         assert word in line, f"expected {word}, got {line}"
     assert "left" not in line, f"expected no time left, got {line}"

@@ -66,5 +66,5 @@ def test_a_table_that_is_edited_by_hand_is_an_error(copied, tmp_path):
 def test_of_several_seeds_the_mean_and_the_range_are_shown(tables):
     found = [dict(ffd=value, recall="0.5") for value in ("3", "4", "8")]
     assert tables.spread(found, "ffd") == "5.0 (3.0 to 8.0)"
-    assert tables.spread(found, "recall") == "50 %"
+    assert tables.spread(found, "recall") == "50%"
     assert tables.spread(found[:1], "ffd") == "3.0"

@@ -251,7 +251,7 @@ def assert_drawn_normally(layer):
     assert_close(f"{what}, mean and standard deviation", numbers, (0, 0.02), within=0.002)
     far = (weights.abs() > 0.04).float().mean().item()
     assert 0.03 < far < 0.06, (
-        f"{what}: expected a normal distribution, with 4.6 % of the weights beyond two "
+        f"{what}: expected a normal distribution, with 4.6% of the weights beyond two "
         f"standard deviations, got {far:.1%}. Is it uniform?"
     )
     kind = layer.weight.dtype

@@ -11,7 +11,7 @@ from assets.lib.network import attribute_logits, load_face_network, right_when_s
 from assets.lib.scores import face_features
 from assets.lib.settings import DEFAULT_LABELS, check, check_choice
 
-SURE = math.log(4)  # a logit beyond it, for an answer with a probability of 80 %, is sure
+SURE = math.log(4)  # a logit beyond it, for an answer with a probability of 80%, is sure
 MOST = 20_000  # training faces that get predicted labels
 BATCH = 2000
 

@@ -80,7 +80,7 @@ def load_face_network():
 def right_when_sure():
     """{attribute: the share of sure answers that are right}, of faces of CelebA held out.
 
-    Sure means a probability of 80 % or more; the faces have 32 pixels.
+    Sure means a probability of 80% or more; the faces have 32 pixels.
     """
     return dict(zip(stored()["attributes"], stored()["right_when_sure"].tolist()))
 

@@ -32,7 +32,7 @@ def find_device():
 def default_batch_size(n_images, image_size=32):
     """Images per training step: 32; for small faces on a GPU 128 or 256 (see performance.md).
 
-    For fewer than 36 images it is the largest power of two that is at most 90 % of them.
+    For fewer than 36 images it is the largest power of two that is at most 90% of them.
     """
     device = find_device()
     if device.type == "cpu" or n_images < 1000 or image_size > 64:
