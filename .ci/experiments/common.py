@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 import helpers  # noqa: E402
 import problem_unittests  # noqa: E402
-from assets.lib.checkpoints import load_checkpoint  # noqa: E402
+from assets.lib.checkpoints import load_checkpoint, weights_of  # noqa: E402
 from assets.lib.export import load_generator as load_exported  # noqa: E402
 
 lesson = problem_unittests.read_notebook()
@@ -73,13 +73,20 @@ class Table:
 
 def load_generator(path):
     """A generator in eval mode: of a checkpoint of the lesson (.pt), or an exported one (.pt2)."""
-    if Path(path).suffix == ".pt2":
-        return load_exported(path)
-    sizes = load_checkpoint(path)["settings"]
+    return load_exported(path) if Path(path).suffix == ".pt2" else load_networks(path)[1]
+
+
+def load_networks(path):
+    """D and the averaged G of a checkpoint, with labels if they were trained with labels."""
+    state = load_checkpoint(path)
+    sizes, labels, kinds = state["settings"], weights_of(state).get("labels"), {}
+    if labels is not None:
+        kinds["D"] = functools.partial(lesson.ProjectionDiscriminator, n_labels=labels.shape[1])
+        kinds["G"] = functools.partial(lesson.ConditionalGenerator, labels=labels)
     widths = sizes["d_conv_dim"], sizes["g_conv_dim"]
-    D, G = lesson.build_network(*widths, sizes["z_size"], sizes["image_size"])
-    helpers.begin_with(path, D, G)
-    return G.eval()
+    networks = lesson.build_network(*widths, sizes["z_size"], sizes["image_size"], **kinds)
+    helpers.begin_with(path, *networks)
+    return [network.eval() for network in networks]
 
 
 def text(value):

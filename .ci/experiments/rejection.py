@@ -11,7 +11,7 @@ logits. The faces kept are scored as those of results.py are, and so are as many
 from pathlib import Path
 
 import torch
-from common import Table, helpers, lesson, parser_of, prepare
+from common import Table, lesson, load_networks, parser_of, prepare
 from results import scores
 
 from assets.lib.checkpoints import load_checkpoint
@@ -26,22 +26,13 @@ def acceptance(logits, quantile):
     return torch.sigmoid(odds - torch.quantile(odds[:10_000], quantile))
 
 
-def networks_of(path):
-    """D and the generator of a checkpoint, in eval mode."""
-    sizes = load_checkpoint(path)["settings"]
-    widths = sizes["d_conv_dim"], sizes["g_conv_dim"]
-    D, G = lesson.build_network(*widths, sizes["z_size"], sizes["image_size"])
-    helpers.begin_with(path, D, G)
-    return D.eval(), G.eval()
-
-
 def main(arguments=None):
     parser = parser_of(__doc__, "rejection.csv")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--n", type=int, default=30_000, help="fakes to choose from")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    D, G = networks_of(args.checkpoint)
+    D, G = load_networks(args.checkpoint)
     size = load_checkpoint(args.checkpoint)["settings"]["image_size"]
     experiment = prepare(args.faces, args.runs, image_size=size, seed=args.seed)
     test, table = experiment.real("test"), Table(args.table)

@@ -469,11 +469,42 @@ def test_the_committed_generator_is_written_in_the_sizes_of_its_run(scripts, tmp
     run(scripts, "committed", tmp_path / "best.pt", "--folder", tmp_path)
     z = torch.randn(3, 8)
     wanted = scripts("committed").helpers.recalibrate_batch_norm(G, 8)(z)
-    off = (common.load_generator(tmp_path / "celeba_32.pt")(z) - wanted).abs().max()
+    off = (common.load_generator(tmp_path / "celeba_16.pt")(z) - wanted).abs().max()
     assert off < 1e-5, f"expected the same faces from the weights, got {off} off"
-    kept = torch.load(tmp_path / "celeba_32.pt", weights_only=True)
+    kept = torch.load(tmp_path / "celeba_16.pt", weights_only=True)
     assert kept["settings"] == sizes, f"expected the sizes alone, got {kept['settings']}"
     for name, weight in D.state_dict().items():
         assert kept["D"][name].equal(weight), f"expected the run's discriminator, not so {name}"
-    written = (tmp_path / "celeba_32.onnx").read_bytes()
+    written = (tmp_path / "celeba_16.onnx").read_bytes()
     assert str(ROOT).encode() not in written, "expected no path of this machine in the file"
+
+
+def test_a_generator_with_labels_is_written_with_an_input_for_them(scripts, tmp_path, capfd):
+    pytest.importorskip("onnxscript", reason="onnxscript is optional")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is optional")
+    common, script = scripts("common"), scripts("committed")
+    rows = torch.eye(3)[torch.randint(3, (50,))]
+    kinds = dict(
+        D=partial(common.lesson.ProjectionDiscriminator, n_labels=3),
+        G=partial(common.lesson.ConditionalGenerator, labels=rows),
+    )
+    D, G = common.lesson.build_network(4, 6, 8, 16, **kinds)
+    sizes = dict(image_size=16, z_size=8, d_conv_dim=4, g_conv_dim=6)
+    state = dict(settings=sizes, step=2, random_state=None, D=D.state_dict(), G=G.state_dict())
+    torch.save(state, tmp_path / "best.pt")
+    run(scripts, "committed", tmp_path / "best.pt", "--folder", tmp_path)
+    script.helpers.recalibrate_batch_norm(G, 8)
+    capfd.readouterr()
+    session = onnxruntime.InferenceSession(tmp_path / "celeba_16.onnx")
+    printed = capfd.readouterr()
+    assert not printed.out + printed.err, f"expected no warning, got {printed}"
+    z, labels = torch.randn(5, 8), torch.tensor([[1.0, 0, 0]]).expand(5, -1)
+    drawn = torch.full((5, 3), torch.nan)
+    with torch.no_grad():
+        for asked, wanted in ((labels, G(z, labels)), (drawn, G(z))):
+            (faces,) = session.run(None, {"z": z.numpy(), "labels": asked.numpy()})
+            off = (torch.from_numpy(faces) - wanted).abs().max()
+            assert off < 1e-4, f"expected the faces of the run for {asked[0]}, got {off:.1e} off"
+        plain = common.load_generator(tmp_path / "celeba_16.pt")(z)
+        off = (plain - G(z, torch.full((5, 3), 0.5))).abs().max()
+    assert off < 1e-5, f"expected a plain generator to begin with, got {off:.1e} off"
