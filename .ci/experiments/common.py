@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,8 +73,34 @@ class Table:
 
 
 def load_generator(path):
-    """A generator in eval mode: of a checkpoint of the lesson (.pt), or an exported one (.pt2)."""
-    return load_exported(path) if Path(path).suffix == ".pt2" else load_networks(path)[1]
+    """A generator in eval mode: from a checkpoint (.pt), or an exported one (.pt2 or .onnx)."""
+    kinds = {".pt2": load_exported, ".onnx": OnnxGenerator}
+    load = kinds.get(Path(path).suffix, lambda path: load_networks(path)[1])
+    return load(path)
+
+
+class OnnxGenerator(nn.Module):
+    """A generator that committed.py wrote, run by onnxruntime: latents, and labels if it has any.
+
+    `names`: of its labels.
+    """
+
+    def __init__(self, path):
+        import onnxruntime  # optional
+
+        super().__init__()
+        self.on_cpu = nn.Parameter(torch.empty(0))  # tells where it runs
+        self.session = onnxruntime.InferenceSession(path)
+        self.z_size = self.session.get_inputs()[0].shape[1]
+        words = self.session.get_modelmeta().custom_metadata_map.get("labels", "")
+        self.names = words.split(", ") if words else []
+
+    def forward(self, z, labels=None):
+        given = {"z": z.numpy()}
+        if self.names:
+            drawn = torch.full((len(z), len(self.names)), torch.nan)
+            given["labels"] = (drawn if labels is None else labels).numpy()
+        return torch.from_numpy(self.session.run(None, given)[0])
 
 
 def load_networks(path):

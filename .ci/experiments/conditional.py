@@ -1,13 +1,15 @@
 """Train generators by label, or on equal shares of faces with and without one: conditional.csv.
 
     python .ci/experiments/conditional.py FACES [--labels NAME ...] [--images 350000] [--seed 0]
+    python .ci/experiments/conditional.py FACES --generator celeba_64.onnx --size 64
     python .ci/experiments/conditional.py FACES --balanced NAME [--images 175000]
 
 FACES: a folder of faces with labels, or "drawn". The first form trains a conditional GAN; a
 classifier that was trained on held-out faces says how often its faces have the labels that were
-asked for. The second trains without labels, on equal shares and on the data as it is, and counts
-what the classifier sees. What is in the table is not made again; a run that was stopped continues.
-A conditional run leaves labels.png, some latents with each set of labels.
+asked for. The second asks a generator with labels that committed.py wrote. The third trains without
+labels, on equal shares and on the data as it is, and counts what the classifier sees. What is in
+the table is not made again; a run that was stopped continues. A conditional run leaves labels.png,
+some latents with each set of labels.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import math
 from pathlib import Path
 
 import torch
-from common import Table, lesson, parser_of, prepare
+from common import Table, lesson, load_generator, parser_of, prepare
 from PIL import Image
 
 from assets.lib.figures import image_grid
@@ -76,10 +78,9 @@ def right_labels(generator, classified, names):
             yield name, f"right label, {kind}", share, len(found)
 
 
-def balanced_accuracies(generator, classified, names):
-    """How often the classifier finds the labels of real faces, and those that were asked for."""
+def balanced_accuracies(generator, classified, names, asked):
+    """How often the classifier finds the labels of real faces, and those asked for, (n, k)."""
     classifier, logits, truth = classified
-    asked = generator.labels.cpu()  # (1000, k), as the data has them
     faces = lesson.in_batches(generator, latents(len(asked), generator.z_size, 1), asked)
     real = lesson.balanced_accuracy(logits, truth)
     generated = lesson.balanced_accuracy(lesson.in_batches(classifier, faces), asked)
@@ -100,11 +101,20 @@ def by_labels(experiment, names, images):
     run = train_by_labels(experiment, names, images)
     generator, classified = run.best_generator(), classifier_of(experiment.loader.dataset)
     yield "", "FFD", experiment.score(generator), len(experiment.validation_features)
-    yield from balanced_accuracies(generator, classified, names)
+    asked = generator.labels.cpu()  # (1000, k), as the data has them
+    yield from balanced_accuracies(generator, classified, names, asked)
     sweep = lesson.label_sweep(generator.labels.cpu())
     if len(sweep) == len(names):
         yield from right_labels(generator, classified, names)
     save_labels(generator, sweep, run.folder / "labels.png")
+
+
+def of_generator(experiment, generator):
+    """How well an exported generator follows its labels -> rows (subject, measure, value, n)."""
+    faces = experiment.loader.dataset
+    rows = label_faces(faces, generator.names)  # (n, k)
+    asked = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))[:1000]]
+    yield from balanced_accuracies(generator, classifier_of(faces), generator.names, asked)
 
 
 # ---------------------------------------------------------------- equal shares
@@ -130,6 +140,7 @@ def main(arguments=None):
     parser = parser_of(__doc__, "conditional.csv")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--labels", nargs="+", default=LABELS)
+    kind.add_argument("--generator", type=Path, help="celeba_64.onnx in assets/weights")
     kind.add_argument("--balanced", metavar="NAME")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--images", type=int, default=350_000, help="to train on")
@@ -138,10 +149,12 @@ def main(arguments=None):
 
     experiment = prepare(args.faces, args.runs, image_size=args.size, seed=args.seed)
     words, table = f"labels {' '.join(args.labels)}", Table(args.table)
+    row = dict(data=experiment.data, size=args.size, seed=args.seed, images=args.images)
     if args.balanced:
         words = f"equal shares of {args.balanced}"
-    row = dict(experiment=words, data=experiment.data, size=args.size, seed=args.seed)
-    row["images"] = args.images
+    elif args.generator:
+        words, row["images"] = f"labels of {args.generator.name}", ""
+    row["experiment"] = words
     if table.has(**row):
         return
     name = f"{experiment.data} {words} {args.images} {args.seed}".replace(" ", "_")
@@ -150,6 +163,8 @@ def main(arguments=None):
     experiment = dataclasses.replace(experiment, settings=settings)
     if args.balanced:
         found = balanced_by(experiment, args.balanced, args.images)
+    elif args.generator:
+        found = of_generator(experiment, load_generator(args.generator))
     else:
         found = by_labels(experiment, args.labels, args.images)
     rows = [*found]  # so that the table has all of them or none

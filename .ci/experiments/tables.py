@@ -112,16 +112,21 @@ def changes():
     return markdown(["change", "images", *SCORES.values()], lines)
 
 
-CANDIDATES = {"notebook": "the whole run", "notebook, a layer at full size": "a layer at full size"}
+CANDIDATES = {
+    "notebook": "the whole run",
+    "notebook, a layer at full size": "a layer at full size",
+    "notebook, by attributes": "both networks know six attributes",
+    "notebook, by clusters": "both networks know the cluster",
+}
 
 
 def candidates():
     """Changes of the whole run after 350,000 images."""
     lines = []
     for name, words in CANDIDATES.items():
-        found = recipe(name)[350_000]
-        cells = [spread(found, score) for score in SCORES]
-        lines.append([words, str(len(found)), *cells])
+        found = recipe(name).get(350_000, [])
+        cells = [spread(found, score) for score in SCORES if found]
+        lines += [[words, str(len(found)), *cells]] if found else []
     return markdown(["350,000 images", "seeds", *SCORES.values()], lines)
 
 

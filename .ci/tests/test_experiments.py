@@ -508,3 +508,6 @@ def test_a_generator_with_labels_is_written_with_an_input_for_them(scripts, tmp_
         plain = common.load_generator(tmp_path / "celeba_16.pt")(z)
         off = (plain - G(z, torch.full((5, 3), 0.5))).abs().max()
     assert off < 1e-5, f"expected a plain generator to begin with, got {off:.1e} off"
+    written = "--size", 16, "--generator", tmp_path / "celeba_16.onnx"
+    rows = rows_of(scripts, "conditional", *written)
+    assert values_of(rows, "subject") == {"Male", "Young", "Smiling"}, f"got {rows}"
