@@ -95,7 +95,7 @@ def scores():
 
 def changes():
     """The notebook's CHOICES after five minutes with one thread, best first."""
-    found = {}
+    found, shown = {}, {name: words for name, words in SCORES.items() if name in ("ffd", "swd", "recall")}
     for row in rows("results", data=CELEBA, minutes="5"):
         is_one_thread = row["machine"].startswith("1 thread")
         if is_one_thread and row["recipe"] not in ("baseline", "constant", "notebook"):
@@ -106,10 +106,10 @@ def changes():
     lines = []
     for name in order:
         seen = sum(int(row["images"]) for row in found[name]) / len(found[name])
-        cells = [spread(found[name], score) for score in SCORES]
+        cells = [spread(found[name], score) for score in shown]
         words = f"**{name}**" if name == "the lesson" else name
         lines.append([words, f"{seen:,.0f}", *cells])
-    return markdown(["change", "images", *SCORES.values()], lines)
+    return markdown(["change", "images", *shown.values()], lines)
 
 
 CANDIDATES = {
@@ -137,17 +137,6 @@ def of_flow():
         key = row["minutes"], row["experiment"], row["subject"], row["images"]
         found.setdefault(key, {})[row["measure"]] = float(row["value"])
     return found.items()
-
-
-def flow():
-    """A GAN and a flow after as much CPU time."""
-    lines = []
-    for (minutes, kind, steps, n), values in of_flow():
-        if minutes == "60" or steps in ("", "6 steps"):
-            cells = [number(values[name], name) for name in SCORES]
-            name = f"{kind}, {steps}".replace(" 1 steps", " 1 step").removesuffix(", ")
-            lines.append([minutes, name, f"{int(n):,}", *cells, f"{values['ms a face']:.2f}"])
-    return markdown(["CPU minutes", "", "images", *SCORES.values(), "ms a face"], lines)
 
 
 def larger():
@@ -240,7 +229,6 @@ def makeup_drawn():
 ALBUMS = {
     "utkface": "100 Black women over 50 (UTKFace)",
     CELEBA: "1,000 wearers of hats (CelebA)",
-    DRAWN: "300 drawn faces",
 }
 STARTS = ("from nothing", "random weights"), ("from celeba_32.pt", "the committed weights")
 
@@ -314,7 +302,6 @@ TABLES = {
     "scores": scores,
     "changes": changes,
     "candidates": candidates,
-    "flow": flow,
     "larger": larger,
     "album": album,
     "labels": labels,
