@@ -95,7 +95,10 @@ def scores():
 
 def changes():
     """The notebook's CHOICES after five minutes with one thread, best first."""
-    found, shown = {}, {name: words for name, words in SCORES.items() if name in ("ffd", "swd", "recall")}
+    found, shown = (
+        {},
+        {name: words for name, words in SCORES.items() if name in ("ffd", "swd", "recall")},
+    )
     for row in rows("results", data=CELEBA, minutes="5"):
         is_one_thread = row["machine"].startswith("1 thread")
         if is_one_thread and row["recipe"] not in ("baseline", "constant", "notebook"):
