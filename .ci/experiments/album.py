@@ -1,17 +1,16 @@
-"""Train on a few faces of one kind, from nothing and from an earlier run: rows of album.csv.
+"""Train on a few faces of one kind, from random or from trained weights: rows of album.csv.
 
     python .ci/experiments/album.py FACES [--label Wearing_Hat | --names PATTERN] [--n 100]
         [--start CHECKPOINT] [--images 100000 1000000] [--augmented] [--seed 0]
 
-FACES: a folder, or "drawn". --label and --names (a regular expression that file names begin with)
-choose the kind; n faces of it are the album, and up to 2,000 others are there to test on. As in a
-lesson on so few faces nothing is held out: the best checkpoint is the one nearest to the album.
+FACES: a folder, or "drawn". --label or --names (a regular expression for the start of file names)
+selects the kind of face. n of these faces are the album, and up to 2,000 others are the test set.
+As in the lesson with so few faces, the best checkpoint is the one nearest to the album itself.
 
-"copies": the share of 1,000 fakes that are closer to a face of the album than that face's own
-neighbor is. Both it and the FFD have a row for the real faces held out ("real"): the FFD from them
-to the album, the share that one sees without copying. "copies, leave one out" is that share for
-each face of the album against the others, which needs no face held out. A run that was stopped
-continues; what is in the table is not made again.
+"copies" is the share of 1,000 fakes that are closer to a face of the album than that face's nearest
+neighbor is. The rows "real" have the same share, and the FFD to the album, for the test faces.
+"copies, leave one out" is the share for each face of the album against the others. Rows already in
+the table are skipped, and a stopped run resumes.
 """
 
 import dataclasses
@@ -37,7 +36,7 @@ N_GENERATED = 5000
 
 
 def album_of(faces, label, pattern, n):
-    """A loader of n faces of a kind, in [0, 1], and up to 2,000 others of it, in [-1, 1]."""
+    """A loader of n faces of one kind, in [0, 1], and up to 2,000 others of it, in [-1, 1]."""
     chosen = faces.parts >= 0
     if label:
         chosen &= faces.known[label]
@@ -55,7 +54,7 @@ def album_of(faces, label, pattern, n):
 
 
 def train(folder, experiment, images, start, augmented):
-    """The run after so many images, begun with the weights of `start`, if given."""
+    """Train on this many images, starting from the weights in `start` if given -> the Run."""
     D, G = lesson.fresh(experiment.settings)
     if start:
         helpers.begin_with(start, D, G)
@@ -74,7 +73,7 @@ def measures(faces, album, others):
 
 
 def add_real_faces(table, row, album, others):
-    """What the other faces of the kind have, unless it is in the table."""
+    """Add the rows of the test faces, unless they are in the table."""
     if table.has(**row, subject="real"):
         return
     real = helpers.face_features(others)

@@ -4,11 +4,11 @@
     python .ci/experiments/all.py --quick
 
 FACES: the folder that holds processed_celeba_small, celeba_128, utkface and list_attr_celeba.txt.
-Experiments on a folder that is missing are skipped. Each experiment is the call of a script, with
-its rows in the script's table. What is in a table is not run again, and a run that was stopped
-continues: stop this one whenever you like, and call it again. Before each experiment it says how
-long the rest takes, judged by those that ran in this call. --list only lists the calls. --quick
-runs each script in small on drawn faces, with its own tables, in the folder quick.
+Experiments whose folder is missing are skipped. Each experiment calls a script, which adds rows to
+its own table. Rows already in a table are skipped, and a stopped run resumes, so you can stop this
+script at any time and call it again. Before each experiment it prints how long the rest will take,
+estimated from the experiments of this call. --list only prints the calls. --quick runs a small
+version of each script on drawn faces, with tables of its own, in the folder quick.
 """
 
 import argparse
@@ -30,7 +30,7 @@ COMMITTED = ROOT / "assets" / "weights" / "celeba_32.pt"
 
 @dataclass
 class Experiment:
-    """A call of a script; `cost`: images to train on, as many of the notebook at 32 pixels."""
+    """A call of a script; `cost`: its time, in training images of the notebook at 32 pixels."""
 
     script: str
     faces: str
@@ -47,7 +47,7 @@ def recipe(name, images, seed, cost=1.0, size=32):
 
 
 def by_images():
-    """The notebook and the baseline after as many images; the notebook with a finer layer."""
+    """The notebook, its variants and the baseline by the number of images."""
     for images, seed in itertools.product((50_000, 100_000, 200_000, 350_000), SEEDS):
         yield recipe("notebook", images, seed)
     for seed in SEEDS:
@@ -112,7 +112,7 @@ def everything():
 
 
 def in_small(images=160):
-    """Each script once, on drawn faces."""
+    """A small version of each script, on drawn faces."""
     limit = "--images", images
     variants = "notebook, a layer at full size", *conditioning.RECIPES
     for name in ("baseline", "notebook", *variants):
@@ -128,7 +128,7 @@ def in_small(images=160):
 
 
 def run_all(experiments, folder, runs, tables):
-    """Run them, and say before each how long the rest takes -> those that failed."""
+    """Run them, and print before each how long the rest will take -> those that failed."""
     cost_left = sum(experiment.cost for experiment in experiments)
     seconds, cost_done, failed = 0.0, 0, []
     for number, experiment in enumerate(experiments, 1):

@@ -1,12 +1,11 @@
-"""Whom does a generator show, and whom its training data? The notebook's audit, of more faces.
+"""Who appears in generated faces, and who in the data? The notebook's audit, on more faces.
 
     python .ci/experiments/audit.py FACES GENERATOR [--n 5000]
 
-FACES: the folder of photographs that it was trained on; GENERATOR: its generator.pt2, or weights
-(.pt). Where the faces have labels (CelebA's list in the folder or beside it, UTKFace's file names),
-the face network is compared with them. The last line says how many of the generated faces are
-closer to one of 20,000 training faces than that one's own nearest neighbor is, and how many of the
-held-out faces.
+FACES: the folder of photographs that the generator was trained on; GENERATOR: a .pt2, .onnx or .pt
+file. If the faces have labels (CelebA's list, UTKFace's file names), the face network's predictions
+are compared with them. The last line has the share of generated faces that are closer to one of
+20,000 training faces than that face's nearest neighbor is, and the same share of held-out faces.
 """
 
 import argparse
@@ -28,7 +27,7 @@ def random_rows(dataset, most):
 
 
 def print_agreement(known, predicted):
-    """How often the face network agrees with the labels that there are."""
+    """Print how often the face network agrees with the known labels."""
     for name in known.keys() & predicted.keys():
         agree = (predicted[name] == known[name]).float().mean()
         print(f"{name}: {known[name].float().mean():.0%} by the labels, ", end="")
@@ -36,7 +35,7 @@ def print_agreement(known, predicted):
 
 
 def print_people(known, tones, young):
-    """What the typology angle and the face network say of those whom UTKFace labels."""
+    """Print the typology angle and predicted attributes of each group that UTKFace labels."""
     for name in ORIGINS:
         low, middle, high = np.quantile(tones[known[name]], (0.25, 0.5, 0.75))
         print(f"labeled {name}: {known[name].float().mean():.0%}, typology angle ", end="")
@@ -47,7 +46,7 @@ def print_people(known, tones, young):
 
 
 def print_copies(dataset, held_out, generated):
-    """How many faces are closer to a training face than its nearest neighbor is."""
+    """Print the share of faces that are closer to a training face than its nearest neighbor is."""
     rows = random_rows(dataset, MOST_SEEN)
     batches = (lesson.scale(dataset.batch(part)[0].cpu()) for part in rows.split(1000))
     seen = torch.cat([helpers.face_features(batch) for batch in batches])

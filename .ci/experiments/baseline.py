@@ -1,4 +1,4 @@
-"""The loop as it is commonly taught, which the notebook's is compared with.
+"""The training loop as it is commonly taught, as a baseline for the notebook's.
 
 Four layers each from 64 channels, Adam at 0.0002, batches of 128, `ImageFolder` with Resize and
 ToTensor, float32, a fresh batch of fakes for each update, gradients for all that took part in it,
@@ -29,7 +29,7 @@ N_LAYERS = 4
 
 
 def networks(settings):
-    """A discriminator and a generator, initialized as the notebook's."""
+    """A discriminator and a generator, with the same initialization as the notebook's."""
     D = discriminator(settings.d_conv_dim, settings.image_size)
     G = generator(settings.z_size, settings.g_conv_dim, settings.image_size)
     return D.apply(lesson.weights_init_normal), G.apply(lesson.weights_init_normal)
@@ -86,7 +86,7 @@ def step(D, G, real, d_optimizer, g_optimizer, run=None):
 
 
 def loader(batch_size, image_size, folder):
-    """Batches of the faces that the lesson trains on, each decoded whenever it is needed."""
+    """Batches of the lesson's training faces, decoded again each time they are needed."""
     paths = [str(path) for path in find_images(folder)]
     parts = parts_of([Path(path).name for path in paths])
     chosen = {path for path, part in zip(paths, parts) if part == 0}

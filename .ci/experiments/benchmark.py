@@ -3,16 +3,16 @@
     python .ci/experiments/benchmark.py FACES [--sizes 32 64] [--seconds 4] [--pairs 5]
     python .ci/experiments/benchmark.py FACES --ranks 2 [--seconds 4] [--pairs 5]
 
-FACES: a folder of face photographs, or "drawn". The first case compares the notebook with all its
-settings with the baseline in batches of 128. In the others both loops train the networks of the
-notebook, on 16 batches held in memory ("step only") or from the files ("with data"). The notebook's
-loop is timed with the plain step, without R1 in every 16th step, and without its sample grids and
-checkpoints. Memory is what each loop takes in a process of its own in up to 20 steps, without the
-pages of mapped files (on Linux; elsewhere it is not known); on a GPU, PyTorch's own. Cases that are
-in the table for this machine are not timed again. Close other programs first.
+FACES: a folder of face photographs, or "drawn". The first case compares the notebook's default
+settings with the baseline in batches of 128. In the other cases both loops train the same networks,
+on 16 batches held in memory ("step only") or read from files ("with data"). The notebook's loop is
+timed with the plain step: without R1, sample grids and checkpoints. Memory is measured over up to
+20 steps in a separate process, without the pages of mapped files (on Linux only); on a GPU it is
+what PyTorch allocates. Cases already in the table for this machine are skipped. Close other
+programs first.
 
-With --ranks, the notebook's training is timed in one process and in so many under torchrun, on a
-GPU each, or with the processor's cores shared out among them.
+With --ranks, the notebook's training is timed in one process and in that many under torchrun. Each
+rank has its own GPU, or its share of the CPU's cores.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ class Case:
 
 
 def networks_at(size, **changes):
-    """D and G of the lesson's settings but for these, on the device."""
+    """D and G with the lesson's settings, except for these, on the device."""
     return lesson.fresh(lesson.settings.but(image_size=size, **changes))
 
 
@@ -79,7 +79,7 @@ def notebook_networks(size):
 
 
 def batches(case, loader, most=16):
-    """Batches for ever: from the loader, or always the same few, on the device."""
+    """Endless batches: from the loader, or the same few again and again, on the device."""
     if case.step_only:
         few = [images.to(device()) for images, _ in itertools.islice(loader, most)]
         yield from itertools.cycle(few)
@@ -88,7 +88,7 @@ def batches(case, loader, most=16):
 
 
 def baseline_loop(case):
-    """Train for ever as the baseline does; yields the number of real images after each step."""
+    """Train endlessly as the baseline does; yields the number of real images after each step."""
     settings = lesson.settings.but(image_size=case.size, **baseline.SETTINGS)
     D, G = baseline.networks(settings) if case.default else notebook_networks(case.size)
     D, G = D.to(device()), G.to(device())
@@ -99,7 +99,7 @@ def baseline_loop(case):
 
 
 def notebook_loop(case):
-    """Train for ever as the notebook's `train` does."""
+    """Train endlessly as the notebook's `train` does."""
     networks = networks_at(case.size) if case.default else notebook_networks(case.size)
     D, G, averaged, *optimizers = parts_of(lesson.settings, *networks).values()
     batch = helpers.default_batch_size(10**6) if case.default else case.batch
@@ -131,7 +131,7 @@ def images_per_second(loop, seconds):
 
 
 def megabytes():
-    """The memory of this process without the pages of mapped files; 0 where it is not known."""
+    """The memory of this process without the pages of mapped files; 0 if unknown."""
     if helpers.has_gpu():
         return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
@@ -145,7 +145,7 @@ def use_cache(folder):
 
 
 def first_steps(case, loop, cache):
-    """Seconds until the first step is done, and the most memory that the first steps took."""
+    """Seconds until the first step is done, and the peak memory of the first steps."""
     use_cache(cache)
     peaks, done = [megabytes()], threading.Event()
 
@@ -173,13 +173,13 @@ def in_own_process(function, *args):
 
 
 def ratios_of(pairs):
-    """Their median, the smallest and the largest."""
+    """The median, smallest and largest ratio."""
     ratios = [ours / theirs for theirs, ours in pairs]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def compare(case, seconds, n_pairs, cache):
-    """Medians of alternating pairs, the ratio's median, smallest and largest, and the memory."""
+    """Median speeds over alternating pairs; median, smallest and largest ratio; and memory."""
     memory = [in_own_process(first_steps, case, loop, cache)[1] for loop in LOOPS]
     loops = [loop(case) for loop in LOOPS]
     for loop in loops:
@@ -193,7 +193,7 @@ def compare(case, seconds, n_pairs, cache):
 
 
 def train_as_rank(batch, seconds, data):
-    """What each rank runs: the notebook's training; prints images/s."""
+    """The notebook's training, run by each rank; prints images/s."""
     torch.manual_seed(0)
     helpers.world()  # which GPU
     parts = parts_of(lesson.settings, *networks_at(32))
@@ -206,7 +206,7 @@ def train_as_rank(batch, seconds, data):
 
 
 def speed_of(ranks, batch, seconds, data):
-    """Images/s of so many processes under torchrun."""
+    """Images/s of this many processes under torchrun."""
     environment = {"PYTHONPATH": str(Path(__file__).parent)}
     if not helpers.has_gpu():
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
@@ -231,7 +231,7 @@ def compare_ranks(ranks, batches, seconds, n_pairs, data):
 
 
 def first_step(case, cache):
-    """Seconds to the first training step, with and without faces to decode, and its memory."""
+    """Seconds until the first training step, with and without decoding, and its memory."""
     (first, memory), (again, _) = (
         in_own_process(first_steps, case, notebook_loop, cache) for _ in range(2)
     )

@@ -1,4 +1,4 @@
-"""What the experiments share: the lesson's definitions, tables of rows, and bounded runs."""
+"""Shared by the experiments: the lesson's definitions, tables of rows, and bounded runs."""
 
 import argparse
 import csv
@@ -32,7 +32,7 @@ MEASURES = (
 
 
 def parser_of(description, table):
-    """The arguments that scripts share; `table`: the name of their file of rows."""
+    """The arguments that all scripts have; `table`: the file name of their rows."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=layout)
     parser.add_argument("faces", help='a folder of faces, or "drawn"')
@@ -42,7 +42,7 @@ def parser_of(description, table):
 
 
 class Table:
-    """A CSV file with these columns; each row is written as it is ready."""
+    """A CSV file with these columns; each row is written as soon as it is ready."""
 
     def __init__(self, path, columns=MEASURES):
         self.path, self.columns = Path(path), columns
@@ -117,7 +117,7 @@ def load_networks(path):
 
 
 def text(value):
-    """As the tables have it: floats with four digits, whole ones without a point."""
+    """A value as the tables print it: floats have four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -126,7 +126,7 @@ def device():
 
 
 def machine():
-    """What it runs on, in words."""
+    """The processor or GPU, and the PyTorch version."""
     version = f"PyTorch {torch.__version__}"
     if helpers.has_gpu():
         return f"{torch.cuda.get_device_name()}, {version}"
@@ -139,7 +139,7 @@ def machine():
 
 @functools.lru_cache(1)
 def commit():
-    """The commit of the code, with a + where it has been changed since."""
+    """The commit of the code, with a + if the code has changed since."""
     git = ["git", "-C", str(ROOT)]
     try:
         found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True)
@@ -151,7 +151,7 @@ def commit():
 
 @dataclass
 class Experiment:
-    """What the lesson's cells make before they train: settings, a loader, the features to match."""
+    """What the lesson makes before training: settings, a loader, features of validation faces."""
 
     settings: helpers.Settings
     loader: DataLoader
@@ -171,7 +171,7 @@ class Experiment:
 
 
 def prepare(faces, runs=RUNS, **changes):
-    """An Experiment on `faces`, a folder or "drawn"; `changes`: settings unlike the lesson's."""
+    """An Experiment on `faces`, a folder or "drawn"; `changes`: settings that differ."""
     settings = lesson.settings.but(**changes)
     size = settings.image_size
     folder = helpers.find_data(str(faces), n_drawn=settings.n_drawn, image_size=size)
@@ -215,8 +215,8 @@ def train(run, loader, step=None, schedule="constant"):
 def train_until(stop, folder, experiment, parts, name="", loader=None, loop=train, **how):
     """Train `parts` (see parts_of), or continue, until a StopRule is reached -> the Run.
 
-    `name`: of the run; `loader`: another one of the same faces; `loop`: in place of `train`, with
-    the arguments `how`: the step, which also takes the run, and the schedule.
+    `name`: the run's name; `loader`: another loader of the same faces; `loop`: replaces `train`;
+    `how`: its arguments, the step (which also takes the run) and the schedule.
     """
     settings = experiment.settings
     run = helpers.Run(
@@ -232,12 +232,12 @@ def train_until(stop, folder, experiment, parts, name="", loader=None, loop=trai
 
 
 def samples_of(run, experiment, n):
-    """n faces of a run's best generator, from latents that chose nothing."""
+    """n faces of a run's best generator, from latents that no score was computed with."""
     return lesson.sample_faces(run.best_generator(), n, 1000 + experiment.settings.seed)
 
 
 def is_past(run, minutes=None, images=None):
-    """Whether an earlier call took the run further than this limit: then it gives no row."""
+    """Whether an earlier call trained the run beyond this limit, so that it gives no row."""
     past_minutes = minutes and run.seconds > 60 * (minutes + 1)
     past_images = images and run.images > images + 1000
     if past_minutes or past_images:

@@ -1,15 +1,15 @@
-"""Train generators by label, or on equal shares of faces with and without one: conditional.csv.
+"""Train generators with labels, or on faces balanced by a label: rows of conditional.csv.
 
     python .ci/experiments/conditional.py FACES [--labels NAME ...] [--images 350000] [--seed 0]
     python .ci/experiments/conditional.py FACES --generator celeba_64.onnx --size 64
     python .ci/experiments/conditional.py FACES --balanced NAME [--images 175000]
 
-FACES: a folder of faces with labels, or "drawn". The first form trains a conditional GAN; a
-classifier that was trained on held-out faces says how often its faces have the labels that were
-asked for. The second asks a generator with labels that committed.py wrote. The third trains without
-labels, on equal shares and on the data as it is, and counts what the classifier sees. What is in
-the table is not made again; a run that was stopped continues. A conditional run leaves labels.png,
-some latents with each set of labels.
+FACES: a folder of faces with labels, or "drawn". The first form trains a conditional GAN. A
+classifier trained on held-out faces measures how often the generated faces have the labels that
+were asked for. The second form measures this for a generator that committed.py wrote. The third
+trains without labels, on balanced faces and on the data as it is, and counts what the classifier
+predicts. Rows already in the table are skipped, and a stopped run resumes. A conditional run writes
+labels.png: a few latents with each set of labels.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ N_SAMPLES = 5000  # whose labels are counted; a tenth of them for each of labels
 
 
 def label_faces(faces, names):
-    """Let DecodedFaces serve these labels in its batches -> those of the training faces, (n, k)."""
+    """Make DecodedFaces serve these labels in batches -> those of the training faces, (n, k)."""
     faces.labels = torch.stack([faces.known[name] for name in names], 1).float()
     return faces.labels[faces.rows]
 
 
 def classifier_of(faces):
-    """An attribute classifier, its logits for held-out faces, and their labels."""
+    """An attribute classifier, its logits for test faces, and their labels."""
     classifier = lesson.attribute_classifier(*lesson.some_of(faces.part("validation")))
     held_out, truth = lesson.some_of(faces.part("test"))
     return classifier, lesson.in_batches(classifier, held_out), truth
@@ -63,7 +63,7 @@ def train_by_labels(experiment, names, images):
 
 
 def right_labels(generator, classified, names):
-    """Of labels that exclude each other: how often the classifier names the right one."""
+    """For mutually exclusive labels: how often the classifier predicts the right one."""
     classifier, logits, truth = classified
     for k, name in enumerate(names):
         asked = torch.eye(len(names))[k].expand(N_SAMPLES // 10, -1)
@@ -90,7 +90,7 @@ def balanced_accuracies(generator, classified, names, asked):
 
 
 def save_labels(generator, sweep, path):
-    """Twelve latents from left to right, a set of labels in each row."""
+    """Save a picture of twelve latents (columns) with each set of labels (rows)."""
     z = latents(12, generator.z_size, 0)
     rows = [lesson.in_batches(generator, z, row.expand(12, -1)) for row in sweep]
     Image.fromarray(image_grid(torch.cat(rows), 12)).save(path)
@@ -121,7 +121,7 @@ def of_generator(experiment, generator):
 
 
 def balanced_by(experiment, name, images):
-    """Train on the data as it is, and on equal shares -> rows (subject, measure, value, n)."""
+    """Train on the data as it is, and balanced -> rows (subject, measure, value, n)."""
     loader = experiment.loader
     labels = label_faces(loader.dataset, [name])  # (n, 1)
     classifier, logits, _ = classifier_of(loader.dataset)

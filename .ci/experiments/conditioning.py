@@ -1,7 +1,7 @@
-"""Condition the notebook's whole run on what is known of each face: recipes of results.py.
+"""Condition the notebook's whole run on what is known about each face: recipes of results.py.
 
-Both networks get the attributes of a face, or, where none are needed, the cluster of features that
-it belongs to (Liu et al., 2020). The other parts of the run are the notebook's.
+Both networks get the attributes of a face, or the cluster that its features belong to, which needs
+no labels (Liu et al., 2020). Everything else is as in the notebook.
 """
 
 from functools import partial
@@ -40,7 +40,7 @@ def attributes_of(faces):
 
 
 class Labeled(nn.Module):
-    """A network whose labels are known: it is called, and trained, like one without."""
+    """A conditional network with fixed labels: call and train it like one without labels."""
 
     def __init__(self, network, labels):
         super().__init__()

@@ -3,11 +3,11 @@
     python .ci/experiments/flow.py FACES [--only GAN flow] [--minutes 2 10 60] [--seed 0]
         [--picture flow.png]
 
-FACES: a folder of face photographs, or "drawn". The GAN is the notebook's whole run, the flow that
-of its section "Why a GAN?"; the learning rates of both fall towards the end. Minutes are of CPU
-time on one thread, so that other programs do not matter. The flow is scored with several numbers
-of steps from noise to faces. What is in the table is not made again; a run that was stopped
-continues. --picture writes a row of eight faces for each of the runs.
+FACES: a folder of face photographs, or "drawn". The GAN is the notebook's whole run. The flow is
+that of its section "Why a GAN?". The learning rates of both fall toward the end. Minutes are CPU
+time on one thread, so other programs do not matter. The flow is scored with several numbers of
+steps from noise to faces. Rows already in the table are skipped, and a stopped run resumes.
+--picture writes a row of eight faces for each run.
 """
 
 import time
@@ -28,7 +28,7 @@ N_TIMED = 64  # faces
 
 
 def train(kind, experiment, minutes, folder):
-    """Train a GAN or a flow for so many minutes of CPU time -> the Run."""
+    """Train a GAN or a flow for this many minutes of CPU time -> the Run."""
     settings, stop = experiment.settings.but(out_dir=str(folder)), helpers.StopRule(minutes)
     with mock.patch.object(Clock, "now", staticmethod(time.process_time)):
         if kind == "flow":

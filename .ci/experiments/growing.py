@@ -1,15 +1,16 @@
-"""Train at a large size from the start, and grow there from 32 pixels: rows of growing.csv.
+"""Train at a large size from the start, and by growing from 32 pixels: rows of growing.csv.
 
     python .ci/experiments/growing.py FACES [--size 128] [--images 300000] [--seed 0] [--grown-only]
         [--start CHECKPOINT]
 
-FACES: a folder of faces, or "drawn". Growing trains on half of the images at the smaller sizes,
-from 32 pixels on, and on the other half at the full one, where alone the rates fall; from the start
-they fall in the second half. With --start, what grows is a checkpoint of half of the size, and all
-images are for the full one. The generator's layers are carried over, and the discriminator begins
-anew at each size: that of a long run would only guess. Each has the step of the lesson's whole run
-and ends with the same networks, of half of the lesson's widths. Runs that were stopped continue; a
-row for the seconds and each score of a stage, and for the scores of the end on test faces.
+FACES: a folder of faces, or "drawn". Growing uses half of the images at smaller sizes, starting at
+32 pixels, and the other half at the full size. There the learning rates fall; without growing they
+fall in the second half of the run. --start grows a checkpoint of half the size, and all images are
+used at the full size. The generator's layers are carried over. The discriminator starts from random
+weights at each size, because one from a long run could not tell real from fake. Both ways use the
+step of the lesson's whole run and end with the same networks, half as wide as the lesson's. Each
+stage adds rows for its seconds and its scores, and the last one for its scores on test faces. A
+stopped run resumes.
 """
 
 import re
@@ -30,7 +31,7 @@ from results import scores
 
 
 def settings_at(settings, smaller):
-    """Settings for 1 / smaller of the size, as wide as fits growing: half as wide at twice it."""
+    """Settings for 1 / smaller of the size, with twice the width at half the size."""
     return settings.but(
         image_size=settings.image_size // smaller,
         d_conv_dim=smaller * settings.d_conv_dim // 2,
@@ -39,7 +40,7 @@ def settings_at(settings, smaller):
 
 
 def networks(settings):
-    """D and G that may be 16 times as wide as their conv_dim, so that small ones end as wide."""
+    """D and G up to 16 times as wide as their conv_dim, so that the small ones are wide enough."""
     kinds = dict(D=lesson.Discriminator, G=lesson.Generator)
     wide = {name: type(name, (kind,), {"widest": 16}) for name, kind in kinds.items()}
     return lesson.fresh(settings, **wide)
@@ -56,7 +57,7 @@ def train(name, images, settings, D, G, schedule="linear"):
 
 
 def grow(settings, images, start=None):
-    """The stages, each from the weights of the one before, the first from a file."""
+    """The stages, each with the weights of the stage before; the first may begin with a file."""
     size, stages, old = settings.image_size, [], None
     plan = [(4, 0.25), (2, 0.25), (1, 0.5)] if size >= 128 else [(2, 0.5), (1, 0.5)]
     if start:
@@ -80,7 +81,7 @@ def from_the_start(settings, images):
 
 
 def measures(stages):
-    """Rows for each stage, and for the end on test faces of its size."""
+    """Rows (subject, measure, value, n): those of each stage, and the scores on test faces."""
     images = 0
     for experiment, run in stages:
         size = experiment.settings.image_size

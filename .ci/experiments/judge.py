@@ -1,14 +1,14 @@
-"""Score runs in the features of a network that nothing here was chosen by: rows of judge.csv.
+"""Score runs in the features of an independent network, dlib's: rows of judge.csv.
 
     pip install dlib face_recognition_models
     python .ci/experiments/judge.py FACES CHECKPOINT ...
 
 FACES: the folder that the checkpoints (a run's best.pt) were trained on, or "drawn". dlib's network
-(King, 2017) was trained on three million photographs to tell people apart, and has never seen an
-attribute. It turns each face, enlarged to 150 x 150 pixels, into 128 numbers. The rows have the
-Fréchet distance between these of generated and of test faces, precision and recall, and the same
-for training faces in place of the generated ones ("real") and for noise. dlib is compiled as it is
-installed, which takes ten minutes; a face takes a twentieth of a second.
+(King, 2017) was trained to tell people apart, on three million photographs and without attributes,
+and nothing in this project was chosen by it. It turns each face, enlarged to 150 x 150 pixels, into
+128 features. The rows have the Fréchet distance, precision and recall of generated faces against
+test faces. Training faces ("real") and noise have rows for comparison. Installing dlib compiles it,
+which takes ten minutes.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ def about(checkpoint):
 
 
 def generated(checkpoint, n):
-    """n faces of a checkpoint's generator, from latents that chose nothing."""
+    """n faces of a checkpoint's averaged generator."""
     generator = load_generator(checkpoint)
     helpers.recalibrate_batch_norm(generator, generator.z_size)
     return lesson.sample_faces(generator, n, 1000)

@@ -1,13 +1,13 @@
-"""Train the CycleGAN that puts a label on and takes it off, and measure it: rows of makeup.csv.
+"""Train the CycleGAN that adds and removes a label, and measure it: rows of makeup.csv.
 
     python .ci/experiments/makeup.py FACES [--label Heavy_Makeup] [--same Male] [--size 32]
         [--cycle 1] [--identity 0.3] [--images 40000] [--seed 0]
 
-FACES: a folder of faces with these labels, or "drawn". Domain A has the faces without the label,
-domain B those with it, all with the same value of --same. On drawn faces it is compared with the
-truth, the same people drawn the other way; on all, a classifier that was trained on held-out faces
-says which it takes for B, and the change where no makeup goes is measured by bands of skin tone.
-What is in the table is not made again; a run that was stopped continues.
+FACES: a folder of faces with these labels, or "drawn". Domain A has the faces without the label and
+domain B those with it, all with the same value of --same. On drawn faces the result is compared to
+the truth: the same people drawn the other way. On all faces, a classifier trained on held-out faces
+counts which it takes for B, and the change outside of the makeup is measured by skin tone. Rows
+already in the table are skipped, and a stopped run resumes.
 """
 
 import math
@@ -21,7 +21,7 @@ MEASURES = "L1 in the region", "change outside / inside"
 
 
 def compare_with_truth(G_AB, G_BA, A, B, common, settings):
-    """Rows for people drawn both ways: the CycleGAN, and two simple rivals."""
+    """Rows for people drawn both ways: the CycleGAN and two simple baselines."""
     size, label = settings.image_size, settings.domain_label
     a, b, region = lesson.drawn_pairs(N_PEOPLE, size, label, common)
     shift = lesson.some_of(B)[0].mean(0) - lesson.some_of(A)[0].mean(0)
@@ -39,7 +39,7 @@ def compare_with_truth(G_AB, G_BA, A, B, common, settings):
 
 
 def makeup_region(size, eyes):
-    """Eyes, cheeks and lips of faces as CelebA aligns them, the eyes in this row: (S, S)."""
+    """Eyes, cheeks and lips of faces aligned as in CelebA, with the eyes in this row: (S, S)."""
     places = torch.arange(size) / size
     down, across = torch.meshgrid(places, places, indexing="ij")
     down, across = down - eyes / size, (across - 0.5).abs()
@@ -51,7 +51,7 @@ def makeup_region(size, eyes):
 
 
 def change_by_band(subject, before, after, eyes):
-    """Rows for each band of skin tone with 20 faces: the mean change of a pixel in [-1, 1]."""
+    """Rows for each skin-tone band of 20 faces or more: the mean change of a pixel in [-1, 1]."""
     number, region = lesson.bands(before, eyes), makeup_region(before.shape[-1], eyes)
     change = (after - before).abs().mean(1)  # (N, S, S)
     for k, band in enumerate(lesson.BANDS):
@@ -71,7 +71,7 @@ def domain_classifier(A, B):
 
 
 def ask_classifier(G_AB, G_BA, A, B):
-    """Rows for test faces: what is taken for B, and how many stay the same person."""
+    """Rows for test faces: the share classified as B, and the share that keeps its identity."""
     classifier = domain_classifier(A, B)
     a, b = (lesson.some_of(domain.part("test"))[0] for domain in (A, B))
     fake_b, fake_a = lesson.in_batches(G_AB, a), lesson.in_batches(G_BA, b)
@@ -105,7 +105,7 @@ def train(settings, images):
 
 
 def words_of(args):
-    """What tells one experiment from another, in words."""
+    """The name of an experiment: what it was called with."""
     words, usual = args.label, lesson.settings
     if (args.cycle, args.identity) != (usual.cycle_weight, usual.identity_weight):
         words += f", cycle {args.cycle:g}, identity {args.identity:g}"

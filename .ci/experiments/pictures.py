@@ -3,17 +3,17 @@
     python .ci/experiments/pictures.py KIND PATHS... PICTURE [--columns 14] [--n 42] [--zoom 2]
 
     strip RUN [GENERATOR]                   strip.png
-    faces RUN                               gallery_32.png, grown_128.png
+    faces RUN                               celeba_64.png, gallery_32.png, grown_128.png
     three_runs HEALTHY COLLAPSED WINS       three_runs.png
     rows RUN [RUN ...]                      album.png
     styles RUN                              styles.png
     drawn                                   drawn_faces.png
 
-RUN: the folder that a run left, or for faces and rows a checkpoint. strip: its sample grids at the
-start and after 10 s, 1 minute, 5 minutes and an hour (as far as it went), and what a generator of
-another run makes of the same latents. faces: what its generator makes of latents of seed 0, none
-left out. three_runs: curves above the last samples. rows: eight faces of each run. styles: faces of
-a StyleGenerator, mixed, and moved towards the mean style.
+RUN: the folder of a run; for faces and rows also a checkpoint or exported generator. strip: sample
+grids at the start and after 10 s, 1 minute, 5 minutes and an hour (if the run took that long), and
+the same latents through another run's generator. faces: the first latents of seed 0, none left out.
+three_runs: loss curves above the last samples. rows: eight faces of each run. styles: faces of a
+StyleGenerator, mixed, and moved toward the mean style.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def grids(run):
 
 
 def at_moments(run):
-    """{words: file} of the first grid and of those nearest to MOMENTS, as far as the run went."""
+    """{words: file}: the first grid and those nearest to MOMENTS, if the run took that long."""
     files, seconds = grids(run)
     chosen = {"untrained": files[0]}
     for words, moment in MOMENTS.items():
@@ -67,7 +67,7 @@ def at_moments(run):
 
 
 def strip(run, *generator_and_path):
-    """Panels of the same faces, each with its moment below it; last another run's generator."""
+    """Panels of the same latents, each with its time below; the last is of another generator."""
     *generators, path = generator_and_path
     panels = {}
     for words, file in at_moments(run).items():

@@ -1,11 +1,11 @@
-"""Keep the fakes that the discriminator takes for real (Azadi et al., 2019): rows of rejection.csv.
+"""Discriminator rejection sampling (Azadi et al., 2019): rows of rejection.csv.
 
     python .ci/experiments/rejection.py FACES CHECKPOINT [--n 30000] [--seed 0]
 
 FACES: the folder that the checkpoint (assets/weights/celeba_32.pt, or a run's best.pt) was trained
-on, or "drawn". Its discriminator judges n fakes of its averaged generator, with running batch
-statistics. The more often a face is accepted, the further its logit is above a quantile of all
-logits. The faces kept are scored as those of results.py are, and so are as many without rejection.
+on, or "drawn". Its discriminator, in eval mode, gives n fakes of its averaged generator logits.
+The further a logit is above a quantile of all logits, the more likely the face is accepted. The
+accepted faces are scored as in results.py, and so is the same number without rejection.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ QUANTILES = 0.5, 0.8, 0.95  # of the logits; the paper has 0.8 and 0.95
 
 
 def acceptance(logits, quantile):
-    """The probability of each fake to be accepted: equation 8 of the paper, (n,) -> (n,)."""
+    """The probability of accepting each fake, by equation 8 of the paper: (n,) -> (n,)."""
     below = logits - logits.max()
     odds = below - torch.log(1 - torch.exp(below - 1e-6))
     return torch.sigmoid(odds - torch.quantile(odds[:10_000], quantile))

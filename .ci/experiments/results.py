@@ -3,16 +3,15 @@
     python .ci/experiments/results.py FACES [--only NAME ...] [--images 50000 ...] [--seeds 0 ...]
         [--minutes 5 ...] [--size 32] [--set lr=0.0004 ...]
 
-FACES: a folder of face photographs, or "drawn". A recipe is "notebook" (the lesson's whole run),
-the baseline (baseline.py), or what differs from the plain step at constant rates: the notebook's
-CHOICES, "constant" (nothing differs), two for the gallery of what goes wrong, one for an hour.
---set changes settings of any of them. A run that was stopped continues; one that is in the table is
-not made again. --images compares recipes whatever the speed of the machine; --minutes, in its
-place, compares what a minute gives.
+FACES: a folder of face photographs, or "drawn". Recipes: "notebook" (the lesson's whole run), its
+variants, "baseline" (baseline.py), "constant" (the plain step at constant rates), the notebook's
+CHOICES (which change one thing in it), two runs that go wrong, and one of an hour. --set changes
+settings. Rows already in the table are skipped, and a stopped run resumes. --images compares
+recipes independently of the machine's speed; --minutes compares what they reach in the same time.
 
-`ffd_validation` is the Fréchet face distance to the held-out faces that choose the best checkpoint
-and the recipe. The other scores are taken on other held-out faces (`faces` of them), with as many
-generated ones, twice as many for the FFD, of latents that chose nothing.
+`ffd_validation` is the Fréchet face distance to the validation faces, which choose the best
+checkpoint and the recipe. The other scores use test faces (`faces` of them) and the same number of
+generated faces, or twice as many for the FFD, from latents that no score was computed with.
 """
 
 import ast
@@ -99,9 +98,9 @@ CHANGED_SETTINGS = {
 
 
 def build(recipe, settings, faces=None):
-    """What a recipe trains -> settings, parts, and other arguments of common.train_until.
+    """Build a recipe -> settings, parts, and other arguments of common.train_until.
 
-    `faces`: the DecodedFaces to train on, where the recipe gives them labels.
+    `faces`: the DecodedFaces to train on, for recipes that give them labels.
     """
     torch.manual_seed(settings.seed)
     if recipe == "baseline":
@@ -125,7 +124,7 @@ def newest_weights(averages, weights, n):
 
 
 def scores(faces, test, validation_features):
-    """What the table has of faces, twice as many as those to test on."""
+    """The table's scores of faces, twice as many as test faces."""
     seen = helpers.face_features(faces)
     both = validation_features, helpers.face_features(test)
     distances = [lesson.frechet_distance(seen, features) for features in both]
@@ -152,7 +151,7 @@ def add_run(table, row, run, experiment, test):
 
 
 def measure(table, recipe, experiment, limit, runs):
-    """Train until a limit, {"images": 50_000} say, and add a row, unless it is there."""
+    """Train until a limit, such as {"images": 50_000}, and add a row unless it is in the table."""
     settings, parts, options = build(recipe, experiment.settings, experiment.loader.dataset)
     words = ", ".join(f"{name} {getattr(settings, name)}" for name in SETTINGS)  # what really runs
     seed, data = settings.seed, experiment.data
@@ -174,7 +173,7 @@ def measure(table, recipe, experiment, limit, runs):
 
 
 def folder_name(recipe, seed, limit, options):
-    """The name of a run's folder; where rates fall towards the limit, with the limit."""
+    """The name of a run's folder, with the limit if the learning rates depend on it."""
     words = f"{recipe}, seed {seed}"
     if options.get("schedule", "constant") != "constant":
         ((unit, most),) = limit.items()

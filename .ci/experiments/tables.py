@@ -2,8 +2,8 @@
 
     python .ci/experiments/tables.py [--check]
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written,
-and a document that differs from the rows is an error.
+A table is between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written, and a
+document that differs from the rows is an error.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def markdown(heads, lines):
 
 
 def number(value, name):
-    """A score as people read it."""
+    """A score as the tables print it."""
     if name in ("precision", "recall"):
         return f"{value:.0%}"
     return f"{value:.3f}" if name == "ms_ssim" else f"{value:.1f}"
@@ -49,7 +49,7 @@ def spread(found, name):
 
 
 def by_images(found):
-    """Rows of a recipe, grouped by the images that they saw."""
+    """Rows of a recipe, grouped by the number of images."""
     groups = {}
     for row in found:
         groups.setdefault(int(row["images"]), []).append(row)
@@ -57,7 +57,7 @@ def by_images(found):
 
 
 def recipe(name):
-    """Rows of a recipe at 32 pixels, by the images that they saw."""
+    """Rows of a recipe at 32 pixels, grouped by the number of images."""
     found = rows("results", data=CELEBA, recipe=name)
     found = [row for row in found if row["settings"].startswith("image_size 32,")]
     if name == "notebook":
@@ -71,7 +71,7 @@ SHOWN = 85_888, 170_752, 50_000, 100_000, 200_000, 350_000, 2_406_144
 
 
 def images():
-    """FFD of the baseline and of the notebook by the images that they saw."""
+    """FFD of the baseline and of the notebook by the number of images."""
     lines = []
     for name, words in LOOPS.items():
         for n, found in sorted(recipe(name).items()):
@@ -81,7 +81,7 @@ def images():
 
 
 def scores():
-    """All scores of the notebook and the baseline after as many images, and of real faces."""
+    """All scores of the notebook and the baseline by the number of images, and of real faces."""
     lines = []
     for name, words in LOOPS.items():
         for n, found in sorted(recipe(name).items()):
@@ -189,7 +189,7 @@ def labels():
 
 
 def origins():
-    """How often a classifier names the right one of five labels."""
+    """How often a classifier predicts the right one of five labels."""
     real, generated = shares("utkface", ORIGINS, "right label")
     lines = [["1,481 real faces held out", *real], ["generated, 500 for each label", *generated]]
     return markdown(["named as labeled, or as asked for", *ORIGINS], lines)

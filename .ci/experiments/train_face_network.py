@@ -1,12 +1,12 @@
-"""Train the face network in whose features faces are compared: assets/weights/face_network.pt.
+"""Train the network whose features the scores compare: assets/weights/face_network.pt.
 
     python .ci/experiments/train_face_network.py FACES ATTRIBUTES [--epochs 10]
     python .ci/experiments/train_face_network.py FACES ATTRIBUTES --epochs 0
 
 FACES: a folder of CelebA's faces at 64 x 64 pixels; ATTRIBUTES: its list_attr_celeba.txt. Every
-second batch is reduced to 32 x 32, so that one network scores every size. The faces that the
-lesson holds out are held out here, too; on them the accuracy is printed. With no epochs the weights
-in the file are kept, and only measured.
+second batch is reduced to 32 x 32, so that one network scores every size. The lesson's held-out
+faces are held out here, too, and the accuracy is measured on them. With 0 epochs the weights in the
+file are kept and only measured.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def uniform(low, high, n, *shape):
 
 
 def varied(images):
-    """Images mirrored, turned, moved, zoomed and relit at random, as photographs differ."""
+    """Images mirrored, rotated, shifted, zoomed and relit at random."""
     n = len(images)
     angle, zoom = uniform(-0.125, 0.125, n), uniform(0.9, 1.1, n)
     mirror = uniform(-1, 1, n).sign()
@@ -45,7 +45,7 @@ def varied(images):
 
 
 def accuracy(network, images, labels, size):
-    """Share of right answers over all attributes at this size; each face straight and mirrored."""
+    """Accuracy over all attributes at this size, averaged over each face and its mirror image."""
     right = 0
     network.eval()
     with torch.no_grad(), helpers.autocast(device()):
@@ -58,7 +58,7 @@ def accuracy(network, images, labels, size):
 
 
 def right_when_sure(network, images, labels):
-    """Of each attribute the share of right answers among the sure ones, at 32 pixels: (40,)."""
+    """The accuracy of the sure predictions of each attribute, at 32 pixels: (40,)."""
     logits = lesson.in_batches(network.eval(), F.avg_pool2d(lesson.scale(images), 2))
     sure, right = logits.abs() > SURE, (logits > 0) == labels.bool()
     return (sure & right).sum(0) / sure.sum(0)
@@ -104,7 +104,7 @@ def read(faces, attributes):
 
 
 def save(network, names, right, path):
-    """Write the network with its weights in half precision, and how often it is right."""
+    """Write the network's weights in half precision, and its accuracy when it is sure."""
     state = network.cpu().state_dict()
     halved = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
     content = {"attributes": names, "weights": halved, "right_when_sure": right}

@@ -3,10 +3,10 @@
     python .ci/experiments/where_time_goes.py FACES [--sizes 32 64] [--steps 100]
 
 FACES: a folder of face photographs, or "drawn". PyTorch's profiler measures the lesson's training
-loop, loading included, with default settings. Each kind of operation gets a share of the time. The
-speed in GFLOP/s counts the products of the networks, and stands beside that of a product of two
-2,048 x 2,048 matrices, the most that the machine reaches. What is in the table for this machine is
-not measured again. Close other programs first.
+loop, loading included, with default settings. The rows have the share of each kind of operation,
+and the speed in GFLOP/s of all matrix products and convolutions. For comparison, the speed of
+multiplying two 2,048 x 2,048 matrices is measured as well. Rows already in the table for this
+machine are skipped. Close other programs first.
 """
 
 import re
@@ -48,7 +48,7 @@ def kind_of(operation):
 
 
 def trained(experiment, steps):
-    """Train new networks for so many steps -> the Run."""
+    """Train new networks for this many steps -> the Run."""
     settings = experiment.settings
     parts = parts_of(settings, *lesson.fresh(settings))
     run = helpers.Run(stop=helpers.StopRule(images=steps * settings.batch_size), **parts)
@@ -71,14 +71,14 @@ def shares(experiment, steps):
 
 
 def products(experiment):
-    """Billions of floating-point operations in the products of a step, per image."""
+    """Billions of floating-point operations per image in a step's products."""
     with FlopCounterMode(display=False) as counter:
         run = trained(experiment, 1)
     return counter.get_total_flops() / run.images / 1e9
 
 
 def gigaflops_of_matrices(n=2048, times=10):
-    """GFLOP/s of a product of matrices, in the precision that training uses."""
+    """GFLOP/s of a matrix product, in the precision that training uses."""
     a, b = torch.randn(2, n, n, device=device())
     with helpers.autocast(device()):
         a @ b
