@@ -1,25 +1,29 @@
 """Train generators with labels, or on faces balanced by a label: rows of conditional.csv.
 
-    python .ci/experiments/conditional.py FACES [--labels NAME ...] [--images 350000] [--seed 0]
+    python .ci/experiments/conditional.py FACES [--labels NAME ...] [--predicted] [--images 350000]
+        [--seed 0]
     python .ci/experiments/conditional.py FACES --generator celeba_64.onnx --size 64
     python .ci/experiments/conditional.py FACES --balanced NAME [--images 175000]
 
 FACES: a folder of faces with labels, or "drawn". The first form trains a conditional GAN. A
 classifier trained on held-out faces measures how often the generated faces have the labels that
-were asked for. The second form measures this for a generator that committed.py wrote. The third
-trains without labels, on balanced faces and on the data as it is, and counts what the classifier
-predicts. Rows already in the table are skipped, and a stopped run resumes. A conditional run writes
-labels.png: a few latents with each set of labels.
+were asked for. With --predicted the GAN trains on labels that the face network predicts, and only
+on faces where it is sure; the classifier still learns the true labels. The second form measures a
+generator that committed.py wrote. The third trains without labels, on balanced faces and on the
+data as it is, and counts what the classifier predicts. Rows already in the table are skipped, and a
+stopped run resumes. A conditional run writes labels.png: a few latents with each set of labels.
 """
 
+import copy
 import dataclasses
 import functools
 import math
 from pathlib import Path
 
 import torch
-from common import Table, lesson, load_generator, parser_of, prepare
+from common import Table, helpers, lesson, load_generator, parser_of, prepare
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from assets.lib.figures import image_grid
 
@@ -31,6 +35,17 @@ def label_faces(faces, names):
     """Make DecodedFaces serve these labels in batches -> those of the training faces, (n, k)."""
     faces.labels = torch.stack([faces.known[name] for name in names], 1).float()
     return faces.labels[faces.rows]
+
+
+def predicted_loader(loader, names):
+    """A loader of the faces that the face network is sure of, with the labels that it predicts."""
+    faces = copy.copy(loader.dataset)
+    faces.known = {}
+    faces, usable = helpers.choose_labels(helpers.with_labels(faces), names)
+    if usable != [*names]:
+        raise ValueError(f"The face network is sure of too few faces for {', '.join(names)}.")
+    options = dict(shuffle=True, drop_last=True, collate_fn=helpers.as_batch)
+    return DataLoader(faces, loader.batch_size, **options)
 
 
 def classifier_of(faces):
@@ -51,9 +66,11 @@ def share_above_0(logits):
 # ---------------------------------------------------------------- a conditional generator
 
 
-def train_by_labels(experiment, names, images):
+def train_by_labels(experiment, names, images, predicted=False):
     """Train a conditional GAN on these labels -> the Run."""
     settings, loader = experiment.settings, experiment.loader
+    if predicted:
+        loader = predicted_loader(loader, names)
     labels = label_faces(loader.dataset, names)  # (n, k)
     D_kind = functools.partial(lesson.ProjectionDiscriminator, n_labels=len(names))
     G_kind = functools.partial(lesson.ConditionalGenerator, labels=labels)
@@ -96,10 +113,12 @@ def save_labels(generator, sweep, path):
     Image.fromarray(image_grid(torch.cat(rows), 12)).save(path)
 
 
-def by_labels(experiment, names, images):
+def by_labels(experiment, names, images, predicted):
     """Train with labels -> rows (subject, measure, value, n)."""
-    run = train_by_labels(experiment, names, images)
-    generator, classified = run.best_generator(), classifier_of(experiment.loader.dataset)
+    label_faces(experiment.loader.dataset, names)
+    classified = classifier_of(experiment.loader.dataset)  # by the true labels
+    run = train_by_labels(experiment, names, images, predicted)
+    generator = run.best_generator()
     yield "", "FFD", experiment.score(generator), len(experiment.validation_features)
     asked = generator.labels.cpu()  # (1000, k), as the data has them
     yield from balanced_accuracies(generator, classified, names, asked)
@@ -142,6 +161,7 @@ def main(arguments=None):
     kind.add_argument("--labels", nargs="+", default=LABELS)
     kind.add_argument("--generator", type=Path, help="celeba_64.onnx in assets/weights")
     kind.add_argument("--balanced", metavar="NAME")
+    parser.add_argument("--predicted", action="store_true", help="by the face network")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--images", type=int, default=350_000, help="to train on")
     parser.add_argument("--seed", type=int, default=0)
@@ -152,6 +172,8 @@ def main(arguments=None):
     row = dict(data=experiment.data, size=args.size, seed=args.seed, images=args.images)
     if args.balanced:
         words = f"equal shares of {args.balanced}"
+    elif args.predicted:
+        words = f"predicted {words}"
     elif args.generator:
         words, row["images"] = f"labels of {args.generator.name}", ""
     row["experiment"] = words
@@ -166,7 +188,7 @@ def main(arguments=None):
     elif args.generator:
         found = of_generator(experiment, load_generator(args.generator))
     else:
-        found = by_labels(experiment, args.labels, args.images)
+        found = by_labels(experiment, args.labels, args.images, args.predicted)
     rows = [*found]  # so that the table has all of them or none
     for subject, measure, value, n in rows:
         table.add(**row, subject=subject, measure=measure, value=value, n=n)

@@ -239,6 +239,8 @@ def test_conditional(scripts, no_export, monkeypatch):
     measures = values_of(rows, "measure")
     assert "balanced accuracy, generated" in measures, f"expected it measured, got {measures}"
     assert values_of(rows, "images") == {str(N_IMAGES)}, "expected the images that were asked for"
+    rows = rows_of(scripts, "conditional", *images, "--labels", "Black_Hair", "--predicted")
+    assert values_of(rows, "experiment") == {"predicted labels Black_Hair"}, f"got {rows}"
     rows = rows_of(scripts, "conditional", *images, "--balanced", "Male")
     measures = values_of(rows, "measure")
     assert "share, generated from equal shares" in measures, f"expected shares, got {measures}"
