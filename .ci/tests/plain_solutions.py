@@ -132,7 +132,7 @@ def train_step(D, G, real, d_optimizer, g_optimizer):
     d_optimizer.step()
     g_loss = real_loss(D(fake))
     g_optimizer.zero_grad()
-    g_loss.backward()
+    g_loss.backward(inputs=list(G.parameters()))
     g_optimizer.step()
     return d_loss.detach(), g_loss.detach()
 

@@ -17,6 +17,7 @@ import problem_unittests as checks
 from assets.checks.notebooks import cells_of, is_definition, is_solution, parsed, run
 
 D_LAYERS = "nn.Conv2d(n, m, 4, 2, 1, bias=False), nn.BatchNorm2d(m), nn.LeakyReLU(0.2)"
+D_SWAPPED = "nn.Conv2d(n, m, 4, 2, 1, bias=False), nn.LeakyReLU(0.2), nn.BatchNorm2d(m)"
 D_FIRST = "nn.Conv2d(3, conv_dim, 4, 2, 1)"
 D_PARTS = "self.logit(self.features(x))"
 POOLED = (
@@ -71,6 +72,7 @@ CHOICES = {
         ("ELU", {"nn.LeakyReLU(0.2)": "nn.ELU()"}, "ELU where the text has LeakyReLU"),
         ("PReLU", {"nn.LeakyReLU(0.2)": "nn.PReLU()"}, "PReLU where the text has LeakyReLU"),
         ("a slope of 0.01", {"(0.2)": "()"}, "slope of 0.01. The text has 0.2"),
+        ("activation first", {D_LAYERS: D_SWAPPED}, "after the activation"),
         ("pooling", {D_LAYERS: POOLED}, "pooling halves"),
         ("a kernel of 3", {", 4, 2, 1": ", 3, 2, 1"}, "kernel of 3 x 3. The text has 4 x 4"),
         ("no cap", {"min(2 * n, 8 * conv_dim)": "2 * n"}, "no cap on the channels"),
@@ -107,7 +109,11 @@ CHOICES = {
             {"[nn.BatchNorm2d(n), nn.ReLU()]": "[nn.BatchNorm2d(n)]"},
             "no activation after Linear",
         ),
-        ("ReLU first", {"nn.BatchNorm2d(m), nn.ReLU()": "nn.ReLU(), nn.BatchNorm2d(m)"}, None),
+        (
+            "ReLU first",
+            {"nn.BatchNorm2d(m), nn.ReLU()": "nn.ReLU(), nn.BatchNorm2d(m)"},
+            "after the activation",
+        ),
         ("a bias", {"16, bias=False": "16"}, "bias before batch norm"),
         (
             "a bias in doublings",

@@ -28,6 +28,7 @@ REAL = "real_loss(D(real), smooth=True)"
 FAKE = "fake_loss(D(fake.detach()))"
 D_LOSS = f"{REAL} + {FAKE}"
 G_LOSS = "real_loss(D(fake))"
+ONLY_G = "g_loss.backward(inputs=list(G.parameters()))"
 RESULT = "d_loss.detach(), g_loss.detach()"
 D_STEP = """    d_optimizer.zero_grad()
     d_loss.backward()
@@ -35,7 +36,7 @@ D_STEP = """    d_optimizer.zero_grad()
 """
 G_STEP = """    g_loss = real_loss(D(fake))
     g_optimizer.zero_grad()
-    g_loss.backward()
+    g_loss.backward(inputs=list(G.parameters()))
     g_optimizer.step()
 """
 KEPT_GRAPH = {
@@ -133,10 +134,11 @@ RIGHT = {
     ],
     checks.test_train_step: [
         ("as it is", {}, None),
-        ("two batches of fakes", {G_LOSS: "real_loss(D(G(torch.randn_like(z))))"}, None),
+        ("two batches of fakes", {G_LOSS: "real_loss(D(G(torch.randn_like(z))))"}, "new fakes"),
         ("the generator first", {G_STEP: "", "    d_loss =": f"{G_STEP}    d_loss ="}, None),
-        ("gradients of G only", {"g_loss.backward()": OWN_GRADIENTS}, None),
-        ("real and fake in one batch", {f"d_loss = {D_LOSS}": TOGETHER}, None),
+        ("gradients of G only", {ONLY_G: OWN_GRADIENTS}, None),
+        ("all gradients", {ONLY_G: "g_loss.backward()"}, "G's backward changes D's gradients"),
+        ("in one batch", {f"d_loss = {D_LOSS}": TOGETHER}, "D sees real faces and fakes in one"),
         ("fakes without a graph", {FAKE: "fake_loss(D(fake.clone().detach()))"}, None),
         ("a printed loss", {"    return": "    print(f'{d_loss:.2f}', end='')\n    return"}, None),
         ("three steps of D", {"g_loss =": MORE_D_STEPS}, "9 steps of D for 3 of G"),
@@ -343,6 +345,7 @@ WRONG = {
             {
                 "    d_optimizer.zero_grad()\n": "",
                 "d_optimizer.step()": "d_optimizer.step(); d_optimizer.zero_grad()",
+                ONLY_G: "g_loss.backward()",
             },
             "D's gradients",
         ),

@@ -109,6 +109,9 @@ HINTS = {
         "nn.init.normal_(m.weight, ...) changes weights in place, for "
         "isinstance(m, (nn.Conv2d, ...)) only."
     ),
+    "NoneType. object has no attribute .(zero_|fill_|data)": (
+        "Some layers have no bias: theirs is None."
+    ),
     "Boolean value of Tensor": "Ask `is not None` of a tensor that may be missing.",
     "desired output type Long": "Labels are floats: torch.ones_like(D_out).",
     "object is not iterable": "Adam takes network.parameters(), with parentheses.",

@@ -195,5 +195,10 @@ def notes_on_layers(network, activation, norms):
     }
     if others:
         yield f"{', '.join(sorted(others))} where the text has {activation.__name__}."
+    normed = {norm for _, norm in norms}
+    for previous, layer in itertools.pairwise(in_order(network)):
+        if layer in normed and type(previous).__module__ == nn.ReLU.__module__:
+            yield "batch normalization after the activation. The text has it before."
+            break
     if any(before.bias is not None for before, _ in norms):
         yield "a bias before batch normalization, which subtracts it again: bias=False saves it."

@@ -166,7 +166,8 @@ def d_gradients(watch):
     return [weight.grad for weight in weights if weight.grad is not None]
 
 
-def notes_on_step(watch):
+def notes_on_step(watch, n_steps):
+    D, G = watch.networks.values()
     n_d, n_g = ([name for name, *_ in watch.log].count(key) for key in "DG")
     if n_d != n_g:
         yield f"{n_d} steps of D for {n_g} of G. The text has one of each in turn."
@@ -175,6 +176,20 @@ def notes_on_step(watch):
             "D has no gradients after the step. Section 18 limits a penalty by their length, and "
             "without them it has no limit. Clear them before D's own backward only."
         )
+    elif not any(
+        torch.cat(d_gradients(watch)).allclose(x) for key, x, _ in watch.log if key == "D"
+    ):
+        yield (
+            "G's backward changes D's gradients, by whose length section 18 limits a penalty. "
+            "The text has g_loss.backward(inputs=list(G.parameters()))."
+        )
+    if any(len(images) > len(watch.real) for images, *_ in D.seen):
+        yield (
+            "D sees real faces and fakes in one batch, so batch normalization mixes the two. The "
+            "text has two calls."
+        )
+    if len(G.seen) > n_steps:
+        yield "new fakes for G's step. The text has one batch of fakes for both networks."
 
 
 def assert_both_move(train_step):
@@ -216,7 +231,7 @@ def test_train_step(train_step):
     assert_step_on_device(train_step)
     assert_step_on_points(train_step)
     assert_both_move(train_step)
-    return [*notes_on_step(watch)]
+    return [*notes_on_step(watch, 3)]
 
 
 @check
