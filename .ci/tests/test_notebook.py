@@ -71,7 +71,7 @@ def run_notebook(place, monkeypatch, path=str(ROOT), notebook=NOTEBOOK, **settin
 
 
 def shortened(place):
-    """The path of a copy that ends with the trained generator, without the game in a plane."""
+    """The path of a copy that ends with the trained generator, without the two-dimensional game."""
     content, kept, headings = json.loads(NOTEBOOK.read_text(encoding="utf-8")), [], []
     for cell in content["cells"]:
         lines = cell["source"] if cell["cell_type"] == "markdown" else []

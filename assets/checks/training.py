@@ -113,7 +113,7 @@ def assert_loss(name, got, text, values):
 
 
 def assert_step_on_points(train_step):
-    """Real data of another shape: points in a plane."""
+    """Real data of another shape: points in two dimensions."""
     D, G = nn.Linear(2, 1), nn.Linear(3, 2)
     G.z_size = 3
     optimizers = [torch.optim.SGD(network.parameters(), 0.1) for network in (D, G)]
