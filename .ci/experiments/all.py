@@ -94,6 +94,7 @@ def other_sections():
         yield Experiment("makeup", "drawn", weights, 400_000)
     yield from albums()
     yield Experiment("rejection", CELEBA, (COMMITTED,), 60_000)
+    yield Experiment("judge", CELEBA, (), 400_000)  # needs dlib
     for name in ("collapsed", "the discriminator wins"):
         yield recipe(name, 80_000, 0)
 

@@ -1,9 +1,10 @@
 """Score runs in the features of an independent network, dlib's: rows of judge.csv.
 
     pip install dlib face_recognition_models
-    python .ci/experiments/judge.py FACES CHECKPOINT ...
+    python .ci/experiments/judge.py FACES [CHECKPOINT ...] [--n 1000]
 
-FACES: the folder that the checkpoints (a run's best.pt) were trained on, or "drawn". dlib's network
+FACES: the folder that the checkpoints were trained on, or "drawn". CHECKPOINT: a run's best.pt; by
+default those of all whole runs of 350,000 images that results.py has trained. dlib's network
 (King, 2017) was trained to tell people apart, on three million photographs and without attributes,
 and nothing in this project was chosen by it. It turns each face, enlarged to 150 x 150 pixels, into
 128 features. The rows have the Fréchet distance, precision and recall of generated faces against
@@ -23,6 +24,7 @@ from common import Table, helpers, lesson, load_generator, parser_of, prepare
 from assets.lib.checkpoints import load_checkpoint
 
 WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
+WHOLE_RUNS = "results/*/notebook*_350000_images/best.pt"
 SIZE = 150  # pixels of the faces that dlib's network was trained on
 
 
@@ -63,18 +65,21 @@ def generated(checkpoint, n):
 
 def main(arguments=None):
     parser = parser_of(__doc__, "judge.csv")
-    parser.add_argument("checkpoints", nargs="+", type=Path)
-    parser.add_argument("--n", type=int, default=2500, help="generated faces, and test faces")
+    parser.add_argument("checkpoints", nargs="*", type=Path)
+    parser.add_argument("--n", type=int, default=1000, help="generated faces, and test faces")
     args = parser.parse_args(arguments)
 
-    size = load_checkpoint(args.checkpoints[0])["settings"]["image_size"]
+    paths = args.checkpoints or sorted(args.runs.glob(WHOLE_RUNS))
+    if not paths:
+        raise ValueError(f"No {WHOLE_RUNS} in {args.runs}: train them with results.py.")
+    size = load_checkpoint(paths[0])["settings"]["image_size"]
     experiment = prepare(args.faces, args.runs, image_size=size)
     table, judge = Table(args.table), load_judge()
     test = features_of(experiment.real("test", args.n), judge)
     noise = torch.rand(len(test), 3, size, size, generator=torch.Generator().manual_seed(0))
     judged = [(dict(experiment="real"), lambda: experiment.real("train", len(test)))]
     judged += [(dict(experiment="noise"), lambda: 2 * noise - 1)]
-    judged += [(about(path), partial(generated, path, len(test))) for path in args.checkpoints]
+    judged += [(about(path), partial(generated, path, len(test))) for path in paths]
     for row, faces in judged:
         row = dict(data=experiment.data, size=size) | row
         if table.has(**row):

@@ -59,7 +59,7 @@ def faster(monkeypatch):
 
 
 def short_game(play):
-    """The two-dimensional game, which no GPU plays, with 20 steps and then the last moment again."""
+    """The two-dimensional game, which no GPU plays: 20 steps, then the last moment again."""
 
     def short(n_steps, *args, **options):
         moments = play(20, *args, **options)

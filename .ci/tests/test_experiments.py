@@ -148,7 +148,11 @@ def test_a_run_beyond_a_limit_gives_no_row(scripts, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["album", "conditional", "flow", "growing", "makeup", "rejection", "results", "speed"]
+    "name",
+    [
+        *("album", "conditional", "flow", "growing", "judge"),
+        *("makeup", "rejection", "results", "speed"),
+    ],
 )
 def test_committed_rows_have_the_expected_columns(scripts, name):
     columns = scripts("results").COLUMNS if name == "results" else scripts("common").MEASURES
@@ -333,6 +337,33 @@ def test_rejection(scripts, a_run):
     kept = {row["subject"]: float(row["value"]) for row in rows if row["measure"] == "kept"}
     assert kept.pop("all") == 1, "expected all faces for comparison"
     assert len(kept) == 3 and all(0 < share < 1 for share in kept.values()), f"got {kept}"
+
+
+class MeanColors:
+    """In place of dlib's network: the mean color of each face, 128 times with a little noise."""
+
+    def compute_face_descriptor(self, images):
+        colors = np.stack(images).mean((1, 2)) / 255
+        noise = np.random.default_rng(0).normal(size=(len(images), 128))
+        return list(colors.mean(1, keepdims=True) + 0.01 * noise)
+
+
+def test_judge(scripts, a_run, monkeypatch):
+    monkeypatch.setattr(scripts("judge"), "load_judge", MeanColors)
+    rows = rows_of(scripts, "judge", a_run / "best.pt", "--n", 60)
+    distances = {
+        row["experiment"]: float(row["value"])
+        for row in rows
+        if row["measure"] == "Fréchet distance"
+    }
+    assert len(distances) == 3, f"expected a run, real faces and noise, got {distances}"
+    assert distances["real"] < distances["noise"], f"got {distances}"
+
+
+def test_the_judge_says_where_it_looks_for_runs(scripts, tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts("judge"), "load_judge", MeanColors)
+    with pytest.raises(ValueError, match="train them with results.py"):
+        run(scripts, "judge", "drawn", "--runs", tmp_path)
 
 
 def test_faces_with_larger_logits_are_accepted_more_often(scripts):
