@@ -133,6 +133,18 @@ def candidates():
     return markdown(["350,000 images", "seeds", *SCORES.values()], lines)
 
 
+def judge():
+    """Fréchet distances in the features of dlib's network, beside the FFD of the same runs."""
+    found = {}
+    for row in rows("judge", data=CELEBA, size="32", measure="Fréchet distance"):
+        found.setdefault(row["experiment"], []).append(float(row["value"]))
+    lines = []
+    for name, words in (CANDIDATES | {"real": "real training faces", "noise": "noise"}).items():
+        if name in found:
+            lines.append([words, ", ".join(f"{value:.2f}" for value in found[name])])
+    return markdown(["350,000 images", "distance in dlib's features, by seed"], lines)
+
+
 def of_flow():
     """Pairs of (minutes, kind, steps, images) and {measure: value}."""
     found = {}
@@ -305,6 +317,7 @@ TABLES = {
     "scores": scores,
     "changes": changes,
     "candidates": candidates,
+    "judge": judge,
     "larger": larger,
     "album": album,
     "labels": labels,
