@@ -24,7 +24,7 @@ from common import Table, helpers, lesson, load_generator, parser_of, prepare
 from assets.lib.checkpoints import load_checkpoint
 
 WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
-WHOLE_RUNS = "results/*/notebook*_350000_images/best.pt"
+WHOLE_RUNS = "results/*/notebook_{kind}_*_350000_images/best.pt"  # of networks like the lesson's
 SIZE = 150  # pixels of the faces that dlib's network was trained on
 
 
@@ -69,9 +69,11 @@ def main(arguments=None):
     parser.add_argument("--n", type=int, default=1000, help="generated faces, and test faces")
     args = parser.parse_args(arguments)
 
-    paths = args.checkpoints or sorted(args.runs.glob(WHOLE_RUNS))
+    patterns = [WHOLE_RUNS.format(kind=kind) for kind in ("seed", "by")]
+    found = [path for pattern in patterns for path in sorted(args.runs.glob(pattern))]
+    paths = args.checkpoints or found
     if not paths:
-        raise ValueError(f"No {WHOLE_RUNS} in {args.runs}: train them with results.py.")
+        raise ValueError(f"No {patterns[0]} in {args.runs}: train them with results.py.")
     size = load_checkpoint(paths[0])["settings"]["image_size"]
     experiment = prepare(args.faces, args.runs, image_size=size)
     table, judge = Table(args.table), load_judge()
