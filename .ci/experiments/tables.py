@@ -185,6 +185,8 @@ ORIGINS = "White", "Black", "Asian", "Indian", "Other"
 def shares(data, names, measure):
     """A cell for each label: how often a classifier finds it, real and generated."""
     found = rows("conditional", data=data, experiment=f"labels {' '.join(names)}")
+    longest = max(int(row["images"]) for row in found)
+    found = [row for row in found if int(row["images"]) == longest]
     value = {(row["subject"], row["measure"]): float(row["value"]) for row in found}
     kinds = "real faces", "generated"
     cells = {kind: [value[name, f"{measure}, {kind}"] for name in names] for kind in kinds}
@@ -198,6 +200,26 @@ def labels():
         real, generated = shares(data, NAMES, "balanced accuracy")
         lines += [[f"{words} held out", *real], ["generated, 500 for each label", *generated]]
     return markdown(["balanced accuracy", *NAMES], lines)
+
+
+def predicted():
+    """Balanced accuracy of true and of predicted labels, a mean over seeds."""
+    lines = []
+    for experiment, words in (("labels", "true labels"), ("predicted labels", "predicted labels")):
+        experiment += f" {' '.join(NAMES)}"
+        found = rows("conditional", data=CELEBA, experiment=experiment, images="50000")
+        cells = [f"{mean_of(found, 'FFD', ''):.1f}"]
+        for name in NAMES:
+            cells.append(f"{mean_of(found, 'balanced accuracy, generated', name):.0%}")
+        lines.append([words, str(len({row["seed"] for row in found})), *cells])
+    return markdown(["50,000 images", "seeds", "FFD", *NAMES], lines)
+
+
+def mean_of(found, measure, subject):
+    values = [
+        row["value"] for row in found if (row["measure"], row["subject"]) == (measure, subject)
+    ]
+    return sum(map(float, values)) / len(values)
 
 
 def origins():
@@ -321,6 +343,7 @@ TABLES = {
     "larger": larger,
     "album": album,
     "labels": labels,
+    "predicted": predicted,
     "origins": origins,
     "makeup": makeup,
     "makeup_drawn": makeup_drawn,
