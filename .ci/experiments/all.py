@@ -87,6 +87,9 @@ def other_sections():
         (CELEBA, ("--balanced", "Male")),
     ):
         yield Experiment("conditional", faces, arguments, 500_000)
+    for seed, kind in itertools.product(SEEDS, ((), ("--predicted",))):
+        arguments = *kind, "--images", 50_000, "--seed", seed
+        yield Experiment("conditional", CELEBA, arguments, 70_000)
     for images in (16_510, 145_964):
         arguments = "--size", 64, "--images", images
         yield Experiment("makeup", CELEBA, arguments, 30 * images)
